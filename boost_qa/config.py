@@ -232,8 +232,15 @@ class AnalogicalReasoning(ScenarioSettings):
     min_similarity: float = Field(-1.0, ge=-1, le=1, description="below it a question is no analogy (UNKNOWN; off)")
     across_sources: bool = Field(False, description="look for neighbours in all sources together (UNKNOWN)")
     embedder: str = Field("all-minilm-l6-v2", description="name in `boost-qa models`, a Hub id, or a folder")
+    bridge: str = Field(
+        "Well done. Now try a similar question: ", description="fixed sentence that introduces the similar question"
+    )
+    separator: str = Field("", description="between the question and the teacher's explanation; none in Figure 5")
     teacher_sees_answer: bool = Field(
         False, description="Table 7 gives the teacher the question alone, section 3.2 also the answer"
+    )
+    student_recalls: bool = Field(
+        False, description="show the student its first answer while it works on the similar question (UNKNOWN)"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 
@@ -75,7 +75,8 @@ class Reply:
 class Call:
     """A request in its place: the `ordinal`-th of one record in one scenario.
 
-    Two identical requests of one dialogue are two calls, hence two samples.
+    Two identical requests of one dialogue are two calls, hence two samples. `body` is the request
+    as JSON, `digest` names it together with the run's seed, `seed` (31 bits) is this call's own.
     """
 
     record: str
@@ -84,6 +85,7 @@ class Call:
     request: Request
     digest: str
     seed: int
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +126,7 @@ class Dialogue:
     scenario: str
     turns: tuple[Turn, ...]
     related: Record | None = None
-    usage: Usage = field(default=Usage())
+
+    @property
+    def usage(self) -> Usage:
+        return sum((turn.usage for turn in self.turns), Usage())

@@ -1,0 +1,68 @@
+"""Role prompts: one YAML file for each role and phase, in our own words, named by their digest.
+
+A prompt has two texts: `role`, who the agent is, and `task`, what it is shown now, with `{blocks}` for
+the question, the answers and what was said. Blocks are filled in once and never read as templates, so
+braces in a source's text stay what they are.
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from boost_qa.errors import RecipeError
+from boost_qa.types import digest
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What an agent is told. `digest` (16 hex characters) names the exact wording."""
+
+    role: str
+    task: str
+
+    @property
+    def digest(self) -> str:
+        return digest(self.role, self.task)[:16]
+
+    @property
+    def blocks(self) -> set[str]:
+        """The names in braces."""
+        return {name for text in (self.role, self.task) for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+def load_prompt(scenario: str, role: str, path: str | None = None) -> Prompt:
+    """The prompt of a role in a scenario: the packaged one, or the file at `path`.
+
+    Raises:
+        RecipeError: if the file is missing, or has other keys or blocks than the packaged prompt.
+    """
+    packaged = _packaged(scenario, role)
+    if path is None:
+        return packaged
+    try:
+        own = _parse(Path(path).expanduser().read_text(encoding="utf-8"))
+        unknown = own.blocks - packaged.blocks
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise RecipeError(f"prompt {path}: {error}", "A prompt is a YAML file with the texts `role` and `task`.") from error
+    if unknown:
+        known = ", ".join(sorted(packaged.blocks))
+        raise RecipeError(f"prompt {path}: unknown block {sorted(unknown)}", f"{scenario}/{role} is given: {known}. Double other braces.")
+    return own
+
+
+@cache
+def _packaged(scenario: str, role: str) -> Prompt:
+    return _parse((resources.files(__package__) / scenario / f"{role}.yaml").read_text(encoding="utf-8"))
+
+
+def _parse(text: str) -> Prompt:
+    fields = yaml.safe_load(text)
+    if not isinstance(fields, dict) or set(fields) != {"role", "task"}:
+        raise ValueError("its keys must be exactly `role` and `task`")
+    return Prompt(str(fields["role"]), str(fields["task"]))

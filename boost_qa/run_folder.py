@@ -1,0 +1,127 @@
+"""A run is a folder that can be read without this package.
+
+    recipe.yaml       the resolved recipe: every setting, defaults included
+    manifest.json     versions, model revisions, prompt digests, what the sources gave, counts, usage
+    records.jsonl     the records drawn from the sources, one a line
+    bad_rows.jsonl    the rows that the sources could not use, with reasons
+    journal.sqlite    every request and its reply
+    dialogues.jsonl   the finished dialogues, one a line, in the order of the records
+    rejected.jsonl    the records that got none, with reasons
+
+`dialogues.jsonl` and `rejected.jsonl` appear when the run is finished, both whole; until then they
+grow under a `.part` name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from boost_qa.errors import RunError
+from boost_qa.types import Record
+
+
+def dump(value: Any) -> str:
+    """`value` as one line of JSON: keys in their order, no spaces, unicode as it is."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+class RunFolder:
+    """The files of one run; see the module's text for what each holds."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    recipe = property(lambda self: self.path / "recipe.yaml")
+    journal = property(lambda self: self.path / "journal.sqlite")
+    dialogues_file = property(lambda self: self.path / "dialogues.jsonl")
+    rejected_file = property(lambda self: self.path / "rejected.jsonl")
+
+    @property
+    def finished(self) -> bool:
+        """Whether every record has its dialogue or its reason."""
+        return self.dialogues_file.is_file() and bool(self._manifest_or_empty().get("finished"))
+
+    def manifest(self) -> dict[str, Any]:
+        """What `manifest.json` holds.
+
+        Raises:
+            RunError: if the folder is no run.
+        """
+        manifest = self._manifest_or_empty()
+        if not manifest:
+            raise RunError(f"{self.path} is no run folder: it has no manifest.json", "Give a folder that `boost-qa generate` wrote.")
+        return manifest
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        write_whole(self.path / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
+
+    def write_records(self, records: Iterable[Record]) -> None:
+        write_whole(self.path / "records.jsonl", "".join(dump(dataclasses.asdict(record)) + "\n" for record in records))
+
+    def records(self) -> Iterator[Record]:
+        """The records drawn for this run, in its order."""
+        for row in self._rows(self.path / "records.jsonl"):
+            yield Record(**row)
+
+    def dialogues(self) -> Iterator[dict[str, Any]]:
+        """The dialogues: those of a finished run, or the ones so far of one that is under way.
+
+        Each is a mapping of `id`, `scenario`, `record` and `related` (the fields of Record, or None),
+        `turns` (the fields of Turn plus the model's `revision`), and `usage`.
+        """
+        yield from self._rows(self.dialogues_file)
+
+    def rejected(self) -> Iterator[dict[str, Any]]:
+        """The rejected records: mappings of `record` (its id), `source`, `scenario`, `reason`, `detail`."""
+        yield from self._rows(self.rejected_file)
+
+    @contextmanager
+    def lock(self, timeout: float = 0) -> Iterator[None]:
+        """Hold the folder alone, waiting up to `timeout` seconds (-1: for ever).
+
+        Raises:
+            RunError: if another process is working in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(self.path / ".lock", timeout=timeout):
+                yield
+        except filelock.Timeout:
+            raise RunError(f"another process is working in {self.path}", "Wait for it, or give another folder with --output.") from None
+
+    def _manifest_or_empty(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / 'manifest.json'}: {error}", "Delete it and run `boost-qa generate` again; the journal keeps all replies.") from error
+        return found
+
+    @staticmethod
+    def _rows(path: Path) -> Iterator[dict[str, Any]]:
+        file = path if path.exists() else path.with_name(path.name + ".part")
+        if not file.exists():
+            return
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.endswith("\n"):  # a line without its end is still being written
+                    yield json.loads(line)

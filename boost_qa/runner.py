@@ -1,0 +1,294 @@
+"""Drives thousands of scenarios at once over engines that are all busy.
+
+A request goes to its model's desk the moment it exists, and a dialogue goes on the moment its reply
+is in the journal: there is no batch and no stage. Two bounds hold. `in_flight` is the number of
+dialogues at once, because their histories share the engines' key-value caches; an engine's `slots` is
+the number of requests that it works on at once. Where more dialogues are ready than there are slots,
+the one with the longest expected rest goes first, so that none is left over at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+import orjson
+
+from boost_qa.engines import Engine
+from boost_qa.errors import EngineError, Rejected
+from boost_qa.journal import Journal
+from boost_qa.types import Call, Reply, Request
+
+try:
+    from uvloop import new_event_loop
+except ImportError:  # no uvloop on this platform
+    from asyncio import new_event_loop
+
+T = TypeVar("T")
+Play = Coroutine[Request, Reply, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[T]):
+    """A scenario to be played for one record.
+
+    `start` makes the coroutine; `calls` is how many requests it makes when none is asked again;
+    jobs of one `kind` are alike in length (`debate/2`).
+    """
+
+    record: str
+    scenario: str
+    start: Callable[[], Play[T]]
+    calls: int = 1
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Generic[T]):
+    """What became of a job: its result, or the reason why it was rejected."""
+
+    job: Job[T]
+    result: T | None
+    rejected: Rejected | None = None
+
+
+@dataclass
+class ModelStats:
+    """Counters of one model; `busy` and `waiting` are requests now."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    busy: int = 0
+    waiting: int = 0
+    slots: int = 0
+
+
+@dataclass
+class Stats:
+    """What a run is doing, to be read at any time from any thread."""
+
+    playing: int = 0
+    replayed: int = 0
+    models: dict[str, ModelStats] = field(default_factory=lambda: defaultdict(ModelStats))
+
+
+def run(
+    jobs: Iterable[Job[T]],
+    engines: Mapping[str, Engine],
+    journal: Journal,
+    *,
+    in_flight: int = 256,
+    seed: int = 0,
+    stats: Stats | None = None,
+) -> Iterator[Finished[T]]:
+    """Play all jobs; yield each as it finishes, in no fixed order.
+
+    A plain generator for its caller: the event loop lives in a thread of its own. Engines are opened
+    at the first request that the journal cannot answer, all together, and closed at the end.
+
+    Args:
+        jobs: taken one by one as others finish; may be endless.
+        engines: by the model name that requests carry.
+        journal: answers what it knows and keeps every new reply.
+        in_flight: dialogues at once.
+        seed: of the run; each call's own seed derives from it and the call's key.
+        stats: kept up to date while the run goes on.
+
+    Raises:
+        EngineError, ModelError, JournalError: what was done until then is in the journal.
+    """
+    done: SimpleQueue[Finished[T] | None] = SimpleQueue()
+    failure: list[BaseException] = []
+    class_room = _Classroom(engines, journal, seed, stats or Stats())
+    loop = new_event_loop()
+    main = loop.create_task(class_room.teach(iter(jobs), in_flight, done.put))
+
+    def work() -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(main)
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            done.put(None)
+
+    thread = threading.Thread(target=work, name="boost_qa.runner", daemon=True)
+    thread.start()
+    try:
+        while (finished := done.get()) is not None:
+            yield finished
+    finally:
+        with contextlib.suppress(RuntimeError):  # the loop may be over already
+            loop.call_soon_threadsafe(main.cancel)
+        thread.join()
+        loop.close()
+    if failure:
+        raise failure[0]
+
+
+def call_for(job: Job[T], ordinal: int, request: Request, seed: int) -> Call:
+    """The call that asks `request` as the `ordinal`-th of `job`, with its digest and own seed."""
+    sampling = request.sampling
+    body = orjson.dumps(
+        {
+            "model": request.model,
+            "messages": [[message.role, message.content] for message in request.messages],
+            "sampling": [sampling.temperature, sampling.top_p, sampling.max_tokens],
+        }
+    )
+    digest = blake2b(b"%d\0%b" % (seed, body), digest_size=16).hexdigest()
+    key = f"{job.record}\0{job.scenario}\0{ordinal}\0{digest}".encode()
+    own_seed = int.from_bytes(blake2b(key, digest_size=4).digest(), "big") >> 1
+    return Call(job.record, job.scenario, ordinal, request, digest, own_seed, body)
+
+
+class _Classroom:
+    """One run while it goes on."""
+
+    def __init__(self, engines: Mapping[str, Engine], journal: Journal, seed: int, stats: Stats) -> None:
+        self.desks = {model: _Desk(engine, stats.models[model]) for model, engine in engines.items()}
+        self.journal, self.seed, self.stats = journal, seed, stats
+        self.lengths = _Lengths()
+        self.opened: asyncio.Task[None] | None = None
+
+    async def teach(self, jobs: Iterator[Job[T]], in_flight: int, tell: Callable[[Finished[T]], None]) -> None:
+        async def seat() -> None:
+            for job in jobs:  # one iterator for all seats: whoever is free takes the next
+                tell(await self.play(job))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(in_flight):
+                    group.create_task(seat())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self.journal.commit()
+            if self.opened:
+                engines = {id(desk.engine): desk.engine for desk in self.desks.values()}
+                await asyncio.gather(*(engine.close() for engine in engines.values()), return_exceptions=True)
+
+    async def play(self, job: Job[T]) -> Finished[T]:
+        self.stats.playing += 1
+        coroutine = job.start()
+        try:
+            request = coroutine.send(None)  # type: ignore[arg-type]
+            for ordinal in itertools.count():
+                if not isinstance(request, Request):
+                    raise TypeError(f"{job.scenario} for {job.record} awaited {request!r}; only a Request can be awaited")
+                call = call_for(job, ordinal, request, self.seed)
+                reply = self.journal.find(call)
+                if reply is None:
+                    reply = await self.ask(job, call)
+                else:
+                    self.stats.replayed += 1
+                request = coroutine.send(reply)
+        except StopIteration as end:
+            return Finished(job, end.value)
+        except Rejected as why:
+            return Finished(job, None, why)
+        finally:
+            coroutine.close()
+            self.stats.playing -= 1
+        raise AssertionError("unreachable")
+
+    async def ask(self, job: Job[T], call: Call) -> Reply:
+        """Ask the model, in turn, and give its reply once the journal has it."""
+        model = call.request.model
+        if model not in self.desks:
+            raise EngineError(f"{job.scenario} asked model {model!r}, which has no engine", f"Known: {', '.join(self.desks)}.")
+        if self.opened is None:
+            self.opened = asyncio.create_task(self.open())
+        if not self.opened.done():
+            await asyncio.shield(self.opened)
+        desk = self.desks[model]
+        if not desk.free():
+            await desk.wait(self.lengths.rest(job, call.ordinal))
+        desk.stats.busy += 1
+        try:
+            reply = await desk.engine.ask(call)
+            await self.journal.add(call, reply)  # still in its slot: at most `slots` replies can be lost
+        except Exception as error:
+            error.add_note(f"while asking model {model!r} for call {call.ordinal} of record {call.record!r} in {call.scenario}")
+            raise
+        finally:
+            desk.leave()
+        self.lengths.learn(job, call.ordinal, reply.completion_tokens)
+        desk.count(reply)
+        return reply
+
+    async def open(self) -> None:
+        engines = {id(desk.engine): desk.engine for desk in self.desks.values()}
+        await asyncio.gather(*(engine.open() for engine in engines.values()))
+
+
+class _Desk:
+    """Where requests wait for a free slot of their engine, the longest expected rest first."""
+
+    def __init__(self, engine: Engine, stats: ModelStats) -> None:
+        self.engine, self.stats = engine, stats
+        self.queue: list[tuple[float, int, asyncio.Future[None]]] = []
+        self.arrivals = itertools.count()
+        self.promised = 0
+
+    def free(self) -> bool:
+        """Whether a request may take a slot at once; counts slots promised to woken waiters."""
+        return self.stats.busy + self.promised < self.engine.slots and not self.queue
+
+    async def wait(self, rest: float) -> None:
+        """Return when it is this request's turn."""
+        turn = asyncio.get_running_loop().create_future()
+        heapq.heappush(self.queue, (-rest, next(self.arrivals), turn))
+        self.admit()
+        try:
+            await turn
+        finally:
+            if turn.done() and not turn.cancelled():
+                self.promised -= 1
+
+    def leave(self) -> None:
+        self.stats.busy -= 1
+        self.admit()
+
+    def admit(self) -> None:
+        while self.queue and self.stats.busy + self.promised < self.engine.slots:
+            turn = heapq.heappop(self.queue)[2]
+            if not turn.done():
+                self.promised += 1
+                turn.set_result(None)
+
+    def count(self, reply: Reply) -> None:
+        self.stats.requests += 1
+        self.stats.prompt_tokens += reply.prompt_tokens
+        self.stats.completion_tokens += reply.completion_tokens
+        self.stats.waiting, self.stats.slots = len(self.queue), self.engine.slots
+
+
+class _Lengths:
+    """Expected tokens that a job still has to generate, learned from the replies so far."""
+
+    def __init__(self) -> None:
+        self.means: dict[tuple[str, int], tuple[float, int]] = {}
+        self.usual, self.count = 1.0, 0
+
+    def learn(self, job: Job[T], ordinal: int, tokens: int) -> None:
+        mean, count = self.means.get((job.kind, ordinal), (0.0, 0))
+        self.means[job.kind, ordinal] = (mean + (tokens - mean) / (count + 1), count + 1)
+        self.count += 1
+        self.usual += (tokens - self.usual) / self.count
+
+    def rest(self, job: Job[T], ordinal: int) -> float:
+        ahead = range(ordinal, max(job.calls, ordinal + 1))
+        return sum(self.means.get((job.kind, later), (self.usual, 0))[0] for later in ahead)
