@@ -26,7 +26,7 @@ import signal
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b, shake_128
 from statistics import NormalDist
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -98,8 +98,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         self.state.stats.connections += 1
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -88,7 +88,7 @@ def cast_for(recipe: Recipe, scenario: str) -> Cast:
     return {
         role: Agent(
             role=role,
-            model=agent.model,
+            model=recipe.model_name(agent.model),
             sampling=Sampling(agent.temperature, agent.top_p, agent.max_tokens),
             prompt=load_prompt(scenario, role, agent.prompt),
             attempts=recipe.runner.attempts,

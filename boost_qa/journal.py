@@ -51,6 +51,18 @@ class Journal:
         except sqlite3.Error as error:
             raise self._error(error) from error
 
+    @classmethod
+    def copy(cls, source: Path, target: Path) -> None:
+        """Copy a journal, also one that is being written to.
+
+        Raises:
+            JournalError: if `source` is no journal.
+        """
+        if not source.is_file():
+            raise JournalError(f"there is no journal at {source}", "Give a run folder that `boost-qa generate` wrote.")
+        with cls(source) as old, cls(target) as new:
+            old._db.backup(new._db)
+
     def find(self, call: Call) -> Reply | None:
         """The reply to exactly this call, if it was ever given."""
         if self._empty:  # nothing was here at the start, and a run never asks one call twice
@@ -91,6 +103,11 @@ class Journal:
         for kept in waiting:
             if not kept.done():
                 kept.set_exception(failure) if failure else kept.set_result(None)
+
+    def usage(self) -> dict[str, int]:
+        """Requests answered, and the tokens read and written for them, over all sessions."""
+        totals = self._db.execute("SELECT count(*), total(prompt_tokens), total(completion_tokens) FROM replies").fetchone()
+        return dict(zip(("requests", "prompt_tokens", "completion_tokens"), map(int, totals), strict=True))
 
     def close(self) -> None:
         self._db.close()

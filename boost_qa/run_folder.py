@@ -3,6 +3,7 @@
     recipe.yaml       the resolved recipe: every setting, defaults included
     manifest.json     versions, model revisions, prompt digests, what the sources gave, counts, usage
     records.jsonl     the records drawn from the sources, one a line
+    neighbours.json   the similar records of each record that analogies begin with, nearest first
     bad_rows.jsonl    the rows that the sources could not use, with reasons
     journal.sqlite    every request and its reply
     dialogues.jsonl   the finished dialogues, one a line, in the order of the records
@@ -17,10 +18,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import filelock
 
@@ -43,21 +45,48 @@ def write_whole(path: Path, text: str) -> None:
     part.replace(path)
 
 
+class Writer:
+    """The dialogues and rejected records of a run while it goes on, counted by scenario."""
+
+    def __init__(self, dialogues: TextIO, rejected: TextIO) -> None:
+        self._dialogues, self._rejected = dialogues, rejected
+        self.kept: Counter[tuple[str, str]] = Counter()
+        self.refused: Counter[tuple[str, str]] = Counter()
+
+    def keep(self, dialogue: Mapping[str, Any]) -> None:
+        """Write a dialogue; see `RunFolder.dialogues` for its fields."""
+        self._dialogues.write(dump(dialogue) + "\n")
+        self.kept[dialogue["scenario"], dialogue["record"]["source"]] += 1
+
+    def reject(self, record: str, scenario: str, reason: str, detail: str) -> None:
+        """Write down why a record got no dialogue."""
+        self._rejected.write(dump({"record": record, "scenario": scenario, "reason": reason, "detail": detail}) + "\n")
+        self.refused[scenario, reason] += 1
+
+
 class RunFolder:
     """The files of one run; see the module's text for what each holds."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    recipe = property(lambda self: self.path / "recipe.yaml")
-    journal = property(lambda self: self.path / "journal.sqlite")
-    dialogues_file = property(lambda self: self.path / "dialogues.jsonl")
-    rejected_file = property(lambda self: self.path / "rejected.jsonl")
+        self.recipe = self.path / "recipe.yaml"
+        self.journal = self.path / "journal.sqlite"
+        self.records_file = self.path / "records.jsonl"
+        self.neighbours_file = self.path / "neighbours.json"
+        self.bad_rows_file = self.path / "bad_rows.jsonl"
+        self.dialogues_file = self.path / "dialogues.jsonl"
+        self.rejected_file = self.path / "rejected.jsonl"
 
     @property
     def finished(self) -> bool:
         """Whether every record has its dialogue or its reason."""
         return self.dialogues_file.is_file() and bool(self._manifest_or_empty().get("finished"))
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run was begun here: its sources are read and its records written."""
+        return bool(self._manifest_or_empty())
 
     def manifest(self) -> dict[str, Any]:
         """What `manifest.json` holds.
@@ -74,11 +103,11 @@ class RunFolder:
         write_whole(self.path / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
 
     def write_records(self, records: Iterable[Record]) -> None:
-        write_whole(self.path / "records.jsonl", "".join(dump(dataclasses.asdict(record)) + "\n" for record in records))
+        write_whole(self.records_file, "".join(dump(dataclasses.asdict(record)) + "\n" for record in records))
 
     def records(self) -> Iterator[Record]:
         """The records drawn for this run, in its order."""
-        for row in self._rows(self.path / "records.jsonl"):
+        for row in self._rows(self.records_file):
             yield Record(**row)
 
     def dialogues(self) -> Iterator[dict[str, Any]]:
@@ -90,8 +119,22 @@ class RunFolder:
         yield from self._rows(self.dialogues_file)
 
     def rejected(self) -> Iterator[dict[str, Any]]:
-        """The rejected records: mappings of `record` (its id), `source`, `scenario`, `reason`, `detail`."""
+        """The rejected records: mappings of `record` (its id), `scenario`, `reason`, `detail`."""
         yield from self._rows(self.rejected_file)
+
+    @contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """Write dialogues and rejected records; both files appear, whole, when the block ends well."""
+        files = (self.dialogues_file, self.rejected_file)
+        parts = [file.with_name(file.name + ".part") for file in files]
+        with ExitStack() as stack:
+            opened = [stack.enter_context(part.open("w", encoding="utf-8", newline="\n")) for part in parts]
+            yield Writer(*opened)
+            for file in opened:
+                file.flush()
+                os.fsync(file.fileno())
+        for part, file in zip(parts, files, strict=True):
+            part.replace(file)
 
     @contextmanager
     def lock(self, timeout: float = 0) -> Iterator[None]:

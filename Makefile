@@ -1,0 +1,47 @@
+# make demo              fetch two small models, generate 36 dialogues on the CPU, show and export them
+# make demo CAST=small   the same with the smallest model in every role: 93 MB and under a minute
+# make test              the default test suite       make test-slow   the tests with a real server
+# make lint              ruff and mypy                make clean       remove the environment and builds
+#
+# Python packages go into .venv, at the versions of constraints.txt; models and runs go into the user's
+# cache ($BOOST_QA_HOME, or ~/.cache/boost_qa). pip's own options can be given through its variables.
+
+PYTHON ?= python3
+VENV ?= .venv
+CAST ?= full
+BIN := $(VENV)/bin
+RECIPE := $(if $(filter small,$(CAST)),demo_small,demo)
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/boost-qa generate $(RECIPE)
+	$(BIN)/boost-qa show --one-per-scenario $(RECIPE)
+	$(BIN)/python builder_scripts/boost_qa.py --recipe $(RECIPE) --output export/$(RECIPE)
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/tested
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	@echo "building $(VENV) (a few minutes the first time)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.cfg constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable '.[all]'
+	@touch $@
+
+$(VENV)/tested: setup.cfg constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable '.[test]'
+	@touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,226 @@
+"""The dataset card of an export, from the run's manifest.
+
+Whatever comes from outside the template is escaped: `finalize` sees every expression, so no name,
+reason or licence can become markup, a table cell or YAML.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from boost_qa.contents import ALL, ORIGINAL, Contents
+from boost_qa.rows import FEATURES
+
+TAG = "boost-qa"
+_LICENCES = frozenset(
+    (
+        *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0"),
+        *("cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"),
+        *("odc-by", "odbl", "pddl", "openrail", "unlicense"),
+    )
+)
+_LANGUAGES = {
+    "Arabic": "ar", "Chinese": "zh", "Dutch": "nl", "English": "en", "French": "fr", "German": "de", "Hindi": "hi",
+    "Italian": "it", "Japanese": "ja", "Korean": "ko", "Polish": "pl", "Portuguese": "pt", "Russian": "ru",
+    "Spanish": "es", "Turkish": "tr", "Ukrainian": "uk", "Vietnamese": "vi",
+}  # fmt: skip
+_MEANING = {
+    ALL: "the dialogues of all scenarios",
+    "error_correction": "a weak student answers, a teacher hints at the mistake, a strong student solves it",
+    "debate": "two students argue for one or two rounds, a third concludes",
+    "analogical_reasoning": "a teacher explains, a student solves, and then solves a similar question",
+    ORIGINAL: "the source records themselves, question and reference answer",
+}
+_COLUMNS = {
+    "id": "unique and stable name of the row",
+    "source": "where the record came from",
+    "source_id": "the source's own name for the record",
+    "scenario": "which scenario the dialogue plays",
+    "question": "the question of the record",
+    "reference_answer": "the source's answer",
+    "final_answer": "the bare result, where the source gives one",
+    "conversations": "the dialogue in ShareGPT form, `human` and `gpt` in turn",
+    "messages": "the same as `user` and `assistant`",
+    "speakers": "who speaks each turn",
+    "agents": "model, sampling and prompt behind each turn; null where no model spoke",
+    "usage": "what the dialogue cost, replies asked again included",
+    "licence": "licence of the record",
+    "source_revision": "revision of the source",
+    "related_id": "the second record of an analogy",
+    "related_source_id": "the source's own name for it",
+    "related_reference_answer": "the source's answer to it",
+}
+
+
+class SplitFigures(NamedTuple):
+    """Of one split: rows, bytes in memory, bytes of its Parquet files."""
+
+    num_examples: int
+    num_bytes: int
+    download_size: int
+
+
+class Markup(str):
+    """Text that is Markdown already."""
+
+
+def render(
+    manifest: Mapping[str, Any],
+    contents: Contents,
+    figures: Mapping[str, Mapping[str, SplitFigures]],
+    *,
+    digest: str,
+) -> str:
+    """README.md of an export.
+
+    Args:
+        manifest: what `manifest.json` of the run holds.
+        contents: for the dialogues of each scenario and source.
+        figures: by config and split.
+        digest: names the content of all data files.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template_folder()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        finalize=markdown,
+    )
+    environment.filters |= {"code": code, "code_text": code_text}
+    recipe = manifest["recipe"]
+    return environment.get_template("dataset.md.jinja").render(
+        front_matter=Markup(front_matter(manifest, figures, digest)),
+        name=manifest["name"],
+        dialogues=len(contents.dialogues),
+        finished=manifest["finished"],
+        scenarios=sorted({scenario for scenario, _ in contents.drawn}),
+        configs=figures,
+        meaning=_MEANING,
+        validation=f"{100 * recipe['validation']:g}",
+        drawn=contents.drawn,
+        columns=[(name, _type_name(feature), Markup(_COLUMNS[name])) for name, feature in FEATURES.items()],
+        agents=list(_agents(manifest)),
+        prompts=manifest["prompts"],
+        sources=[{**source, "bad": _reasons(source["bad"])} for source in manifest["sources"]],
+        kept=list(_kept(contents, manifest.get("rejected", {}))),
+        usage=manifest.get("usage"),
+        seed=recipe["seed"],
+        run_digest=manifest["digest"],
+        versions=Markup(", ".join(code(f"{name} {of}") for name, of in manifest["versions"].items())),
+        digest=digest,
+        language=recipe["language"],
+    )
+
+
+def front_matter(manifest: Mapping[str, Any], figures: Mapping[str, Mapping[str, SplitFigures]], digest: str) -> str:
+    """The card's YAML: what the Hub shows, and what `load_dataset` goes by."""
+    from datasets import DatasetInfo, SplitDict, SplitInfo
+    from datasets.info import DatasetInfosDict
+    from huggingface_hub import DatasetCardData
+
+    licences = {str(source["licence"]).lower() for source in manifest["sources"]}
+    licence = licences.pop() if len(licences) == 1 and licences <= _LICENCES else "other"
+    data = DatasetCardData(
+        language=_LANGUAGES.get(manifest["recipe"]["language"]),
+        license=licence,
+        license_name="per-source" if licence == "other" else None,  # what the Hub shows for `other`
+        pretty_name=f"BOOST-QA ({manifest['name']})",
+        tags=["synthetic", TAG],
+        task_categories=["text-generation"],
+        annotations_creators=["machine-generated"],
+        language_creators=["machine-generated"],
+        size_categories=[_size_category(sum(split.num_examples for split in figures[ALL].values()))],
+        source_datasets=sorted(filter(_is_hub_id, {source["where"] for source in manifest["sources"]})) or None,
+    )
+    data["configs"] = [
+        {
+            "config_name": config,
+            # `datasets` names its cache after this block, not after the files: without the digest it
+            # would go on serving the rows of an earlier export at the same place
+            "description": f"content {digest}",
+            "data_files": [{"split": split, "path": f"data/{config}/{split}-*"} for split in splits],
+        }
+        | ({"default": True} if config == ALL else {})
+        for config, splits in figures.items()
+    ]
+    infos = {
+        config: DatasetInfo(
+            features=FEATURES.copy(),
+            splits=SplitDict({split: SplitInfo(split, of.num_bytes, of.num_examples) for split, of in splits.items()}),
+            download_size=sum(of.download_size for of in splits.values()),
+            dataset_size=sum(of.num_bytes for of in splits.values()),
+        )
+        for config, splits in figures.items()
+    }
+    DatasetInfosDict(infos).to_dataset_card_data(data)
+    return data.to_yaml()
+
+
+def template_folder() -> Path:
+    """Where the cards' templates are: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).parent
+    inside = package / "model_cards"
+    return inside if inside.is_dir() else package.parent / "model_cards"
+
+
+def markdown(value: Any) -> Markup:
+    """`value` as text on one line that means nothing to Markdown, HTML or a table."""
+    if isinstance(value, Markup):
+        return value
+    line = " ".join(str("-" if value is None else value).split())
+    escaped = re.sub(r"[\\`*_{}\[\]<>#!|~$&@]", r"\\\g<0>", line)
+    return Markup(escaped.replace("://", "\\://").replace("www.", "www\\."))  # bare addresses become links, too
+
+
+def code(value: Any) -> Markup:
+    """`value` in code style, where that is safe; as plain text otherwise."""
+    safe = value is not None and re.fullmatch(r"[\w ./:@+=,\-\[\]{}]+", str(value))
+    return Markup(f"`{value}`") if safe else markdown(value)
+
+
+def code_text(value: Any) -> Markup:
+    """`value` for a place inside a code block: anything but plain characters is left out."""
+    return Markup(re.sub(r"[^\w./=\-]", "", str(value)))
+
+
+def _type_name(feature: Any) -> str:
+    if isinstance(feature, dict):
+        return "{" + ", ".join(feature) + "}"
+    inner = getattr(feature, "feature", None)
+    return feature.dtype if inner is None else f"list of {_type_name(inner)}"
+
+
+def _agents(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    recipe = manifest["recipe"]
+    for scenario, settings in recipe["scenarios"].items():
+        if settings and settings["share"] > 0:
+            for role, agent in settings["cast"].items():
+                alias = agent["model"]  # what answers for it is in the manifest once a model was asked
+                answers = manifest["models"].get(alias, recipe["models"][alias])
+                known = {"model": answers["model"], "revision": answers.get("revision")}
+                yield {"scenario": scenario, "role": role, **agent, **known}
+
+
+def _kept(contents: Contents, rejected: Mapping[str, Mapping[str, int]]) -> Iterator[dict[str, Any]]:
+    for scenario in sorted({name for name, _ in contents.drawn} | set(rejected)):
+        reasons = rejected.get(scenario, {})
+        kept = sum(n for (name, _), n in contents.drawn.items() if name == scenario)
+        yield {"scenario": scenario, "kept": kept, "rejected": sum(reasons.values()), "reasons": _reasons(reasons)}
+
+
+def _reasons(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} ({n})" for reason, n in sorted(reasons.items())) or "none"
+
+
+def _is_hub_id(where: str) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+", where))
+
+
+def _size_category(rows: int) -> str:
+    bounds = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+    return next((name for bound, name in bounds.items() if rows < bound), "1M<n<10M")

@@ -1,0 +1,208 @@
+"""From a recipe to a finished run: what is to be taught, engines, then the classroom.
+
+`generate` may be stopped anywhere and called again. What was read is in the run folder, what was asked
+is in the journal, and the scenarios are played again from both, so only the missing requests are asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from boost_qa import models
+from boost_qa.config import AnalogicalReasoning, Debate, Embedded, Recipe
+from boost_qa.engines import Engine
+from boost_qa.errors import RunError
+from boost_qa.journal import Journal
+from boost_qa.lessons import Lessons, begun, prepare
+from boost_qa.plan import Plan, plan
+from boost_qa.progress import Progress
+from boost_qa.run_folder import RunFolder
+from boost_qa.runner import Finished, Job, Stats, run
+from boost_qa.scenarios import SCENARIOS
+from boost_qa.types import Dialogue, Record, digest
+
+CALLS = {"error_correction": 3, "debate": 5, "analogical_reasoning": 3}
+
+
+def generate(
+    recipe: str | Path | Recipe = "demo",
+    output: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    engines: Mapping[str, Engine] | None = None,
+    replay: str | Path | None = None,
+    show: bool = True,
+    wait: bool = False,
+) -> RunFolder:
+    """Generate the dialogues of a recipe, or finish those of a run that was stopped.
+
+    Args:
+        recipe: a YAML file, the name of a packaged recipe, or a Recipe.
+        output: the run folder; by default one in the user's cache that belongs to the recipe.
+        overrides: `key=value` changes to the recipe, such as `seed=3`.
+        engines: used in place of the recipe's, by its model aliases.
+        replay: a run folder whose journal gives all replies; no model is asked.
+        show: show progress on standard error.
+        wait: wait for another process that works in the folder, in place of an error.
+
+    Returns:
+        The finished run. A finished run is returned at once, without touching sources or models.
+
+    Raises:
+        RecipeError, SourceError, ModelError, RunError: before anything was asked.
+        EngineError, JournalError: what was done until then is kept; call again to go on.
+    """
+    planned = plan(recipe, overrides)
+    folder = RunFolder(planned.folder if output is None else output)
+    with folder.lock(-1 if wait else 0), Progress(show) as progress:
+        if begun(folder, planned) and folder.finished:
+            return folder
+        lessons = prepare(folder, planned, progress)
+        if replay is not None:
+            engines = _recorded(RunFolder(replay), folder, planned.recipe)
+        _teach(folder, planned, lessons, engines or _engines(planned.recipe, progress), progress)
+    return folder
+
+
+def _used(recipe: Recipe) -> list[str]:
+    """The aliases of the models that the recipe's casts speak with."""
+    return sorted({agent.model for settings in recipe.scenarios.active().values() for _, agent in settings.cast})
+
+
+def _engines(recipe: Recipe, progress: Progress) -> dict[str, Engine]:
+    """An engine for each alias; aliases that mean the same model share one."""
+    from boost_qa.engines.embedded import EmbeddedEngine
+    from boost_qa.engines.openai import OpenAIEngine
+
+    built: dict[str, Engine] = {}
+    for alias in _used(recipe):
+        name, settings = recipe.model_name(alias), recipe.models[alias]
+        if name not in built:
+            if isinstance(settings, Embedded):
+                built[name] = EmbeddedEngine(settings, models.resolve(settings.model, progress=progress.bytes))
+            else:
+                built[name] = OpenAIEngine(settings)
+    return {alias: built[recipe.model_name(alias)] for alias in _used(recipe)}
+
+
+def _recorded(source: RunFolder, folder: RunFolder, recipe: Recipe) -> dict[str, Engine]:
+    """Engines that answer nothing: all replies come from the journal of `source`, which is copied."""
+    from boost_qa.engines.replay import ReplayEngine
+
+    recorded = source.manifest()["models"]
+    Journal.copy(source.journal, folder.journal)
+    return {alias: ReplayEngine(recorded.get(alias, {}).get("revision")) for alias in _used(recipe)}
+
+
+def _teach(folder: RunFolder, planned: Plan, lessons: Lessons, engines: Mapping[str, Engine], progress: Progress) -> None:
+    recipe, manifest = planned.recipe, lessons.manifest
+    manifest["models"] = _models(recipe, engines, manifest["models"])
+    folder.write_manifest(manifest)
+    by_name = {recipe.model_name(alias): engine for alias, engine in engines.items()}
+    facts = {recipe.model_name(alias): manifest["models"][alias] for alias in engines}
+    jobs = [_job(record, scenario, planned, lessons.similar) for record, scenario in lessons.pairs]
+    stats = Stats()
+    with Journal(folder.journal) as journal, folder.writing() as out, _session(folder, manifest, stats):
+        finished = run(jobs, by_name, journal, in_flight=recipe.runner.in_flight, seed=recipe.seed, stats=stats)
+        with closing(finished):  # before the journal is closed, also when the loop below is interrupted
+            for end in in_order(jobs, progress.follow(finished, jobs, stats)):
+                if end.result is not None:
+                    out.keep(_row(end.result, facts))
+                elif end.rejected is not None:
+                    out.reject(end.job.record, end.job.scenario, end.rejected.reason, end.rejected.detail)
+        manifest["usage"] = journal.usage()
+    with folder.dialogues_file.open("rb") as file:
+        manifest["dialogues_digest"] = hashlib.file_digest(file, "sha256").hexdigest()
+    manifest |= {"dialogues": _nested(out.kept), "rejected": _nested(out.refused), "finished": True}
+    folder.write_manifest(manifest)
+
+
+@contextmanager
+def _session(folder: RunFolder, manifest: dict[str, Any], stats: Stats) -> Iterator[None]:
+    """Write into the manifest when models were asked, for how long and how much, however it ends."""
+    started, began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
+    try:
+        yield
+    finally:
+        requests = sum(model.requests for model in stats.models.values())
+        tokens = sum(model.completion_tokens for model in stats.models.values())
+        if requests:
+            seconds = round(time.monotonic() - began, 1)
+            manifest["sessions"].append(
+                {"started": started, "seconds": seconds, "requests": requests, "completion_tokens": tokens}
+            )
+            folder.write_manifest(manifest)
+
+
+def _job(record: Record, scenario: str, planned: Plan, similar: Mapping[str, Sequence[Record]]) -> Job[Dialogue]:
+    settings = planned.recipe.scenarios.active()[scenario]  # type: ignore[index]
+    extra: dict[str, Any] = {}
+    if isinstance(settings, Debate):
+        extra = {"rounds": settings.rounds}
+    elif isinstance(settings, AnalogicalReasoning):
+        names = ("bridge", "separator", "teacher_sees_answer", "student_recalls")
+        extra = {name: getattr(settings, name) for name in names} | {"similar": similar.get(record.id, ())}
+    play: Any = SCENARIOS[scenario]
+
+    def start() -> Any:
+        rng = Random(f"{planned.recipe.seed}/{record.id}/{scenario}")
+        return play(record, planned.casts[scenario], rng, **extra)
+
+    return Job(record.id, scenario, start, CALLS[scenario], kind=scenario)
+
+
+def in_order(jobs: Sequence[Job[Dialogue]], finished: Iterator[Finished[Dialogue]]) -> Iterator[Finished[Dialogue]]:
+    """The same, in the order of the jobs; what comes early waits."""
+    early: dict[tuple[str, str], Finished[Dialogue]] = {}
+    order = iter(jobs)
+    due = next(order, None)
+    for end in finished:
+        early[end.job.record, end.job.scenario] = end
+        while due and (ready := early.pop((due.record, due.scenario), None)):
+            yield ready
+            due = next(order, None)
+
+
+def _row(dialogue: Dialogue, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    turns = []
+    for turn in dialogue.turns:
+        row = dataclasses.asdict(turn)
+        model = facts.get(turn.model or "", {})
+        turns.append(row | {"model": model.get("model"), "revision": model.get("revision")})
+    return {
+        "id": digest(dialogue.record.id, dialogue.scenario),
+        "scenario": dialogue.scenario,
+        "record": dataclasses.asdict(dialogue.record),
+        "related": dataclasses.asdict(dialogue.related) if dialogue.related else None,
+        "turns": turns,
+        "usage": dataclasses.asdict(dialogue.usage),
+    }
+
+
+def _models(recipe: Recipe, engines: Mapping[str, Engine], known: Mapping[str, Any]) -> dict[str, Any]:
+    """What answers for each alias; a run never mixes two revisions of a model."""
+    found = {}
+    for alias, engine in engines.items():
+        settings = recipe.models[alias]
+        found[alias] = {"engine": settings.engine, "model": settings.model, "revision": engine.revision}
+        before = known.get(alias, {}).get("revision")
+        if before is not None and before != engine.revision:
+            raise RunError(
+                f"model {settings.model!r} is now {engine.revision}, but this run was begun with {before}",
+                "Bring the old model back, or begin anew with another --output.",
+            )
+    return found
+
+
+def _nested(counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    nested: dict[str, dict[str, int]] = {}
+    for (outer, inner), count in sorted(counts.items()):
+        nested.setdefault(outer, {})[inner] = count
+    return nested

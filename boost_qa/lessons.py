@@ -1,0 +1,129 @@
+"""What is to be taught: the records of a run, which scenario each gets, and their neighbours.
+
+Sources are read and questions embedded once for each run folder; whoever goes on with a run finds both there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import yaml
+
+from boost_qa import models, sources
+from boost_qa.config import AnalogicalReasoning
+from boost_qa.errors import RunError
+from boost_qa.plan import Plan
+from boost_qa.progress import Progress
+from boost_qa.retrieval import Embedder, neighbours
+from boost_qa.run_folder import RunFolder, dump, write_whole
+from boost_qa.scenarios.assignment import assign
+from boost_qa.types import Record
+
+PACKAGES = (
+    "boost_qa", "datasets", "pyarrow", "aiohttp", "openvino-genai", "tokenizers",
+    "sentence-transformers", "transformers", "torch", "reasoning-gym",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What is to be taught."""
+
+    pairs: Sequence[tuple[Record, str]]
+    similar: Mapping[str, Sequence[Record]]
+    manifest: dict[str, Any]
+
+
+def prepare(folder: RunFolder, planned: Plan, progress: Progress) -> Lessons:
+    """Read the sources into the run folder, or find there what was read before.
+
+    Raises:
+        SourceError, ModelError: with nothing written.
+        RunError: if the folder holds the run of another recipe.
+    """
+    manifest = begun(folder, planned)
+    if not manifest:
+        manifest = _begin(folder, planned, progress)
+    by_id = {record.id: record for record in folder.records()}
+    ids = json.loads(folder.neighbours_file.read_text(encoding="utf-8"))
+    similar = {id: [by_id[near] for near in found] for id, found in ids.items()}
+    return Lessons(_pairs(planned, list(by_id.values())), similar, manifest)
+
+
+def begun(folder: RunFolder, planned: Plan) -> dict[str, Any]:
+    """The manifest of the run that was begun in `folder`, or {} where there is none.
+
+    Raises:
+        RunError: if it is the run of another recipe.
+    """
+    if not folder.begun:
+        return {}
+    manifest = folder.manifest()
+    if manifest["digest"] != planned.digest:
+        changed = "the prompts have changed since" if manifest["content"] == planned.recipe.content() else "its recipe differs"
+        raise RunError(f"{folder.path} holds another run: {changed}", "Give another --output, or the recipe.yaml in that folder.")
+    return manifest
+
+
+def _begin(folder: RunFolder, planned: Plan, progress: Progress) -> dict[str, Any]:
+    recipe = planned.recipe
+    progress.say("reading the sources")
+    records, bad, facts = sources.read(recipe.sources, recipe.seed)
+    analogy = recipe.scenarios.active().get("analogical_reasoning")
+    similar: dict[str, list[Record]] = {}
+    if isinstance(analogy, AnalogicalReasoning):
+        first = [record for record, scenario in _pairs(planned, records) if scenario == "analogical_reasoning"]
+        similar = _neighbours(analogy, first, records, recipe.assign, progress)
+    write_whole(folder.recipe, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    folder.write_records(records)
+    write_whole(folder.bad_rows_file, "".join(dump(dataclasses.asdict(row)) + "\n" for row in bad))
+    write_whole(folder.neighbours_file, json.dumps({id: [near.id for near in found] for id, found in similar.items()}) + "\n")
+    manifest = {
+        "name": recipe.name,
+        "digest": planned.digest,
+        "finished": False,
+        "versions": _versions(),
+        "models": {},
+        "prompts": planned.prompts,
+        "sources": [dataclasses.asdict(fact) for fact in facts],
+        "sessions": [],
+        "content": recipe.content(),
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    folder.write_manifest(manifest)  # last: a folder with a manifest has all of the above
+    return manifest
+
+
+def _pairs(planned: Plan, records: Sequence[Record]) -> list[tuple[Record, str]]:
+    recipe = planned.recipe
+    shares = {scenario: settings.share for scenario, settings in recipe.scenarios.active().items()}
+    return assign(records, shares, seed=recipe.seed, dialogues=recipe.dialogues, mode=recipe.assign)
+
+
+def _neighbours(
+    settings: AnalogicalReasoning, first: Sequence[Record], records: Sequence[Record], mode: str, progress: Progress
+) -> dict[str, list[Record]]:
+    model = models.resolve(settings.embedder, progress=progress.bytes)
+    embed = Embedder(model.path, model.revision, models.home() / "embeddings", progress.texts)
+    chosen = {record.id for record in first} if mode == "one" else set()
+    pool = [record for record in records if record.id not in chosen]
+    progress.say(f"looking for similar questions among {len(pool)}")
+    return neighbours(
+        first, pool, embed, settings.k, settings.max_similarity, settings.min_similarity, settings.across_sources
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

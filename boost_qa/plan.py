@@ -1,0 +1,67 @@
+"""What a recipe will do, before any source or model is touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from boost_qa import models
+from boost_qa.agents import Cast, cast_for
+from boost_qa.config import Recipe
+from boost_qa.errors import RunError
+from boost_qa.recipe_file import load_recipe
+from boost_qa.run_folder import RunFolder
+from boost_qa.types import digest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe with its casts; `digest` names all settings and prompts that can change a row."""
+
+    recipe: Recipe
+    casts: Mapping[str, Cast]
+    digest: str
+
+    @property
+    def folder(self) -> Path:
+        """The run folder in the user's cache that belongs to this plan."""
+        return models.home() / "runs" / f"{self.recipe.name}-{self.digest[:12]}"
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The digest of each prompt, by scenario/role."""
+        return _prompts(self.casts)
+
+
+def plan(recipe: str | Path | Recipe = "demo", overrides: Sequence[str] = ()) -> Plan:
+    """Read and check a recipe with its prompts.
+
+    Raises:
+        RecipeError: naming file and key.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides)
+    casts = {scenario: cast_for(recipe, scenario) for scenario in recipe.scenarios.active()}
+    return Plan(recipe, casts, digest(json.dumps([recipe.content(), _prompts(casts)], sort_keys=True)))
+
+
+def find_run(run: str | Path) -> RunFolder:
+    """The run that `run` means: a folder, or the run in the user's cache that belongs to a recipe.
+
+    Raises:
+        RunError: if there is none.
+    """
+    if Path(run).is_dir():
+        folder = RunFolder(run)
+    else:
+        folder = RunFolder(plan(run).folder)
+        if not folder.path.is_dir():
+            raise RunError(f"recipe {str(run)!r} has no run yet", f"Make one: boost-qa generate {run}")
+    folder.manifest()
+    return folder
+
+
+def _prompts(casts: Mapping[str, Cast]) -> dict[str, str]:
+    return {f"{scenario}/{role}": agent.prompt.digest for scenario, cast in casts.items() for role, agent in cast.items()}

@@ -1,0 +1,123 @@
+"""Reading recipes: YAML files, `key=value` changes to them, and errors that say which key is wrong.
+
+Unknown keys are errors that name the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from boost_qa.config import Recipe, Strict
+from boost_qa.errors import RecipeError
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe: a file, or the name of one that comes with the package (`demo`).
+
+    Args:
+        path: a YAML file, or a bare name.
+        overrides: `key=value` with dots between levels and list positions as numbers, such as
+            `sources.0.n=100` or `scenarios.debate=null`; values are YAML.
+
+    Raises:
+        RecipeError: naming the file, the key and the nearest known key.
+    """
+    file = find_recipe(path)
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{file}: {error}", "A recipe is a YAML file; `recipes/generate/demo.yaml` is an example.") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{file}: holds no mapping", "A recipe is `key: value` lines; see recipes/generate/demo.yaml.")
+    for override in overrides:
+        _set(raw, override)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError(f"{file}: " + "; ".join(_explain(error)), "Correct the recipe, or the key=value given with it.") from None
+
+
+def find_recipe(path: str | Path) -> Path:
+    """The file that `path` means: itself, or a packaged recipe of that name.
+
+    Raises:
+        RecipeError: if there is neither.
+    """
+    given = Path(path).expanduser()
+    if given.is_file():
+        return given
+    folder = recipe_folder()
+    packaged = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    if str(path) in packaged:
+        return packaged[str(path)]
+    raise RecipeError(f"no recipe {str(path)!r}", f"Give a YAML file, or one of: {', '.join(packaged)}.")
+
+
+def recipe_folder() -> Path:
+    """Where the recipes for generation are: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).parent
+    inside = package / "recipes" / "generate"
+    return inside if inside.is_dir() else package.parent / "recipes" / "generate"
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise RecipeError(f"override {override!r} is not key=value", "Write for example sources.0.n=100.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override {override!r}: {error}", "The value is read as YAML.") from error
+    *parents, last = dotted.split(".")
+    level: Any = raw
+    for name in parents:
+        if isinstance(level, list) and name.isdigit() and int(name) < len(level):
+            level = level[int(name)]
+        elif isinstance(level, dict):
+            if level.get(name) is None:
+                level[name] = {}
+            level = level[name]
+        else:
+            raise RecipeError(f"override {override!r}: there is no {name!r}", "Name list entries by number, from 0.")
+    if isinstance(level, list) and last.isdigit() and int(last) < len(level):
+        level[int(last)] = value
+    elif isinstance(level, dict):
+        level[last] = value
+    else:
+        raise RecipeError(f"override {override!r}: there is no {last!r}", "Name list entries by number, from 0.")
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for item in error.errors():
+        # pydantic puts the tag of a union ("openhermes") into the location; it is no key of the file
+        location = ".".join(str(part) for part in item["loc"] if part not in _TAGS)
+        if item["type"] == "extra_forbidden":
+            key = str(item["loc"][-1])
+            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.5)
+            yield f"unknown key {location!r}" + (f" (nearest known key: {near[0]!r})" if near else "")
+        elif item["type"] == "value_error":
+            yield (f"{location}: " if location else "") + item["msg"].removeprefix("Value error, ")
+        else:
+            yield f"{location}: {item['msg']}"
+
+
+def _settings(cls: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _settings(child)
+
+
+_KEYS = sorted({name for settings in _settings(Strict) for name in settings.model_fields})
+_TAGS = frozenset(
+    tag
+    for settings in _settings(Strict)
+    for field in ("source", "engine")
+    if field in settings.model_fields
+    for tag in get_args(settings.model_fields[field].annotation)
+)

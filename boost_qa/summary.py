@@ -1,0 +1,121 @@
+"""A run for the human eye: tables of what came out, and dialogues coloured by speaker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from boost_qa.run_folder import RunFolder
+
+COLOURS = {
+    "question": "white",
+    "weak_student": "red",
+    "teacher": "cyan",
+    "strong_student": "green",
+    "student": "green",
+    "student_a": "yellow",
+    "student_b": "magenta",
+    "student_c": "green",
+}
+
+
+def summary(folder: RunFolder) -> RenderableType:
+    """What a finished run holds: dialogues by scenario and source, what was rejected and why, and the cost."""
+    manifest = folder.manifest()
+    kept, rejected = manifest["dialogues"], manifest["rejected"]
+    sources = sorted({source for counts in kept.values() for source in counts})
+    table = Table(title=f"run {manifest['name']}", title_style="bold", header_style="dim")
+    table.add_column("scenario")
+    for source in (*sources, "kept", "rejected"):
+        table.add_column(source, justify="right")
+    for scenario in sorted({*kept, *rejected}):
+        counts = kept.get(scenario, {})
+        figures = [counts.get(source, 0) for source in sources]
+        table.add_row(scenario, *map(str, figures), str(sum(figures)), str(sum(rejected.get(scenario, {}).values())))
+    parts: list[RenderableType] = [table]
+    reasons = [(scenario, reason, count) for scenario, each in rejected.items() for reason, count in each.items()]
+    if reasons:
+        why = Table(title="rejected", title_style="bold", header_style="dim")
+        for name in ("scenario", "reason", "records"):
+            why.add_column(name, justify="right" if name == "records" else "left")
+        for scenario, reason, count in reasons:
+            why.add_row(scenario, Text(reason), str(count))
+        parts.append(why)
+    bad = sum(count for source in manifest["sources"] for count in source["bad"].values())
+    usage, sessions = manifest["usage"], manifest["sessions"]
+    seconds = sum(session["seconds"] for session in sessions)
+    tokens = sum(session["completion_tokens"] for session in sessions)
+    rate = f", {tokens / seconds:,.0f} tokens/s over {seconds:,.0f} s" if seconds else ""
+    parts.append(
+        Text(
+            f"{usage['requests']:,} replies; {usage['prompt_tokens']:,} tokens read, {usage['completion_tokens']:,} written{rate}\n"
+            f"rows of the sources that could not be used: {bad:,}\n"
+            f"run folder: {folder.path}"
+        )
+    )
+    return Group(*parts)
+
+
+def browse(
+    folder: RunFolder,
+    *,
+    scenario: str | None = None,
+    source: str | None = None,
+    find: str | None = None,
+    limit: int = 10,
+    one_per_scenario: bool = False,
+) -> Iterator[RenderableType]:
+    """The dialogues of a run that fit, each ready to be printed."""
+    seen: set[str] = set()
+
+    def fits(dialogue: Mapping[str, Any]) -> bool:
+        if one_per_scenario and dialogue["scenario"] in seen:
+            return False
+        seen.add(dialogue["scenario"])
+        return (
+            scenario in (None, dialogue["scenario"])
+            and source in (None, dialogue["record"]["source"])
+            and (find is None or any(find.lower() in turn["text"].lower() for turn in dialogue["turns"]))
+        )
+
+    yield from map(page, islice(filter(fits, folder.dialogues()), limit))
+
+
+def page(dialogue: Mapping[str, Any]) -> RenderableType:
+    """One dialogue, each turn under its speaker's name and in its colour."""
+    lines: list[RenderableType] = []
+    for turn in dialogue["turns"]:
+        colour = COLOURS.get(turn["speaker"], "white")
+        who = Text(f"{turn['side']}  {turn['speaker'].replace('_', ' ')}", style=f"bold {colour}")
+        if turn["model"]:
+            who.append(f"  {turn['model']} at {turn['temperature']}", style="dim")
+        lines += [who, Text(turn["text"], style=colour), Text()]
+    reference = Text("reference answer\n", style="dim bold").append(Text(dialogue["record"]["answer"], style="dim"))
+    return Panel(Group(*lines, Rule(style="dim"), reference), title=f"{dialogue['scenario']} · {dialogue['record']['id']}", title_align="left")
+
+
+def refusals(folder: RunFolder, limit: int) -> RenderableType:
+    """The rejected records of a run, with reasons."""
+    table = Table(header_style="dim")
+    for name in ("record", "scenario", "reason", "detail"):
+        table.add_column(name)
+    for row in islice(folder.rejected(), limit):
+        table.add_row(*(Text(str(row[name])) for name in ("record", "scenario", "reason", "detail")))
+    return table
+
+
+def model_table(rows: Sequence[Any]) -> RenderableType:
+    """The models known by name."""
+    table = Table(header_style="dim")
+    for name in ("name", "for", "licence", "download", "here"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(row.name, row.purpose, row.licence, f"{row.download_bytes / 1e6:,.0f} MB", "yes" if row.fetched else "no")
+    return table
