@@ -30,10 +30,8 @@ from typing import Any, cast
 
 import orjson
 
-WORDS = tuple(
-    f"{front}{middle}{end}" for front in ("ka", "lo", "mi", "su") for middle in ("ra", "ne", "ti", "vo", "", "l", "n", "s")
-    for end in ("da", "go", "mu", "pe", "x", "t", "r", "sh")
-)  # fmt: skip
+STARTS, MIDDLES, ENDS = "ka lo mi su", "ra ne ti vo ll nn ss mm", "da go mu pe x t r sh"
+WORDS = tuple(a + b + c for a in STARTS.split() for b in MIDDLES.split() for c in ENDS.split())  # 256
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
 SERVER_BUSY = {"error": {"message": "the server is at its capacity", "type": "overloaded"}}
 
@@ -143,7 +141,7 @@ class Connection(asyncio.Protocol):
             self.fail(fault, head)
         elif route == "GET /v1/models":
             if not self.refuse_key(head):
-                self.send(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in state.options.model]})
+                self.send(200, {"object": "list", "data": [{"id": name} for name in state.options.model]})
         else:
             self.send(404, {"error": {"message": f"no route {route}"}})
 
@@ -167,10 +165,11 @@ class Connection(asyncio.Protocol):
         state, options, stats = self.state, self.state.options, self.state.stats
         asked = orjson.loads(body)
         if asked["model"] not in options.model:
-            return self.fail({"status": 404, "body": {"error": {"message": f"The model `{asked['model']}` does not exist."}}})
+            told = f"The model `{asked['model']}` does not exist."
+            return self.fail({"status": 404, "body": {"error": {"message": told}}})
         prompt_tokens = len(asked["prompt"]) if "prompt" in asked else len(body) // 4
         if options.context and prompt_tokens > options.context:
-            told = f"This model's maximum context length is {options.context} tokens. However, you sent {prompt_tokens}."
+            told = f"This model's maximum context length is {options.context} tokens, not {prompt_tokens}."
             return self.fail({"status": 400, "body": {"error": {"message": told, "type": "BadRequestError"}}})
         count = min(options.words, asked.get("max_tokens", options.words))
         text = " ".join([WORDS[byte] for byte in shake_128(digest).digest(count)])
@@ -235,7 +234,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", action="append", help="served name, may be repeated (default: test)")
     parser.add_argument("--words", type=int, default=16, help="words, counted as tokens, of a reply")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds until each reply")
-    parser.add_argument("--lognormal", type=float, nargs=2, metavar=("MEDIAN", "SIGMA"), help="instead: log-normal seconds")
+    parser.add_argument("--lognormal", type=float, nargs=2, metavar=("MEDIAN", "SIGMA"), help="log-normal seconds")
     parser.add_argument("--seed", type=int, default=0, help="of the faults drawn by chance")
     parser.add_argument("--capacity", type=int, help="requests at once; more are answered with 503")
     parser.add_argument("--context", type=int, help="longest prompt in tokens; longer ones are answered with 400")

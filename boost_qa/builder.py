@@ -23,7 +23,7 @@ VERSION = "1.0.0"
 
 
 @dataclass
-class BoostQAConfig(datasets.BuilderConfig):
+class BoostQAConfig(datasets.BuilderConfig):  # type: ignore[misc]
     """One config: a part of the dataset, and the run it comes from.
 
     Args:
@@ -51,7 +51,7 @@ class BoostQAConfig(datasets.BuilderConfig):
         return f"{self.name}-{self.chosen().key()}{features}"
 
 
-class BoostQA(datasets.GeneratorBasedBuilder):
+class BoostQA(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     """Dialogues of simulated teaching: `all` (default), one config per scenario, and the `original` records."""
 
     BUILDER_CONFIG_CLASS = BoostQAConfig

@@ -6,6 +6,7 @@ reason or licence can become markup, a table cell or YAML.
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -173,7 +174,7 @@ def markdown(value: Any) -> Markup:
     if isinstance(value, Markup):
         return value
     line = " ".join(str("-" if value is None else value).split())
-    escaped = re.sub(r"[\\`*_{}\[\]<>#!|~$&@]", r"\\\g<0>", line)
+    escaped = html.escape(re.sub(r"[\\`*_{}\[\]#!|~$@]", r"\\\g<0>", line), quote=False)
     return Markup(escaped.replace("://", "\\://").replace("www.", "www\\."))  # bare addresses become links, too
 
 

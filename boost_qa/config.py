@@ -224,7 +224,7 @@ class AnalogicalReasoning(ScenarioSettings):
     max_similarity: float = Field(0.95, gt=0, le=1, description="above it a neighbour is a near-duplicate (UNKNOWN)")
     min_similarity: float = Field(-1.0, ge=-1, le=1, description="below it a question is no analogy (UNKNOWN; off)")
     across_sources: bool = Field(False, description="look for neighbours in all sources together (UNKNOWN)")
-    embedder: str = Field("all-minilm-l6-v2", description="name in `boost-qa models`, a Hub id, or a folder")
+    embedder: str = Field("all-minilm-l6-v2", description="name in `boost-qa models`, or a sentence-transformers folder")
     bridge: str = Field(
         "Well done. Now try a similar question: ", description="fixed sentence that introduces the similar question"
     )
@@ -283,7 +283,11 @@ class Recipe(Strict):
 
     def content(self) -> dict[str, Any]:
         """The recipe without what cannot change a row: addresses, numbers of slots, threads."""
-        return _without(self.model_dump(mode="json"), _OPERATIONAL)
+        content = self.model_dump(mode="json")
+        for settings in (content["runner"], *content["models"].values()):
+            for name in _OPERATIONAL & settings.keys():
+                del settings[name]
+        return content
 
     @model_validator(mode="after")
     def _complete(self) -> Recipe:
@@ -303,9 +307,3 @@ class Recipe(Strict):
 _OPERATIONAL = frozenset(
     ("base_url", "api_key_env", "concurrency", "timeout", "retries", "device", "slots", "cache_gb", "threads", "in_flight")
 )
-
-
-def _without(value: Any, names: frozenset[str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _without(item, names) for key, item in value.items() if key not in names}
-    return [_without(item, names) for item in value] if isinstance(value, list) else value

@@ -112,9 +112,8 @@ def check_replaceable(folder: Path) -> None:
 
 
 def _front_matter(readme: Path) -> str:
-    if not readme.is_file():
-        return ""
-    return readme.read_text(encoding="utf-8", errors="replace").partition("\n---\n")[0]
+    text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+    return text.partition("\n---\n")[0] + "\n" if text.startswith("---\n") else ""
 
 
 @contextmanager

@@ -74,8 +74,8 @@ class Progress:
                     self.say(board.line())
                 yield end
         finally:
-            live.stop()
-            board.bar.stop()
+            if live.is_started:
+                live.stop()
             self.say(board.line())
 
     def _due(self, what: str) -> bool:

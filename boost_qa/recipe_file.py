@@ -5,6 +5,7 @@ Unknown keys are errors that name the nearest known one.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from boost_qa.config import Recipe, Strict
+from boost_qa.config import Recipe
 from boost_qa.errors import RecipeError
 
 
@@ -32,15 +33,21 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{file}: {error}", "A recipe is a YAML file; `recipes/generate/demo.yaml` is an example.") from error
+        raise RecipeError(
+            f"{file}: {error}", "A recipe is a YAML file; `recipes/generate/demo.yaml` is an example."
+        ) from error
     if not isinstance(raw, dict):
-        raise RecipeError(f"{file}: holds no mapping", "A recipe is `key: value` lines; see recipes/generate/demo.yaml.")
+        raise RecipeError(
+            f"{file}: holds no mapping", "A recipe is `key: value` lines; see recipes/generate/demo.yaml."
+        )
     for override in overrides:
         _set(raw, override)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise RecipeError(f"{file}: " + "; ".join(_explain(error)), "Correct the recipe, or the key=value given with it.") from None
+        raise RecipeError(
+            f"{file}: " + "; ".join(_explain(error)), "Correct the recipe, or the key=value given with it."
+        ) from None
 
 
 def find_recipe(path: str | Path) -> Path:
@@ -50,8 +57,9 @@ def find_recipe(path: str | Path) -> Path:
         RecipeError: if there is neither.
     """
     given = Path(path).expanduser()
-    if given.is_file():
-        return given
+    with contextlib.suppress(OSError):  # longer than any file name
+        if given.is_file():
+            return given
     folder = recipe_folder()
     packaged = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
     if str(path) in packaged:
@@ -95,11 +103,9 @@ def _set(raw: dict[str, Any], override: str) -> None:
 
 def _explain(error: ValidationError) -> Iterator[str]:
     for item in error.errors():
-        # pydantic puts the tag of a union ("openhermes") into the location; it is no key of the file
-        location = ".".join(str(part) for part in item["loc"] if part not in _TAGS)
+        location, known = _locate(item["loc"])
         if item["type"] == "extra_forbidden":
-            key = str(item["loc"][-1])
-            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
             yield f"unknown key {location!r}" + (f" (nearest known key: {near[0]!r})" if near else "")
         elif item["type"] == "value_error":
             yield (f"{location}: " if location else "") + item["msg"].removeprefix("Value error, ")
@@ -107,17 +113,30 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{location}: {item['msg']}"
 
 
-def _settings(cls: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    for child in cls.__subclasses__():
-        yield child
-        yield from _settings(child)
+def _locate(parts: Sequence[int | str]) -> tuple[str, list[str]]:
+    """The dotted key of a fault, and the keys that are known where it stands."""
+    dotted: list[str] = []
+    level: list[type[BaseModel]] = [Recipe]
+    known: list[str] = []
+    for place, part in enumerate(parts):
+        united = parts[0] in ("sources", "models")
+        if united and place == 2:  # pydantic puts the tag of a union ("openhermes") here; it is no key of the file
+            level = [cls for cls in level if part in _tags(cls)]
+            continue
+        dotted.append(str(part))
+        known = sorted({name for cls in level for name in cls.model_fields})
+        if not (united and place == 1):  # the entry's number or alias
+            fields = [cls.model_fields[str(part)] for cls in level if part in cls.model_fields]
+            level = [cls for field in fields for cls in _settings(field.annotation)]
+    return ".".join(dotted), known
 
 
-_KEYS = sorted({name for settings in _settings(Strict) for name in settings.model_fields})
-_TAGS = frozenset(
-    tag
-    for settings in _settings(Strict)
-    for field in ("source", "engine")
-    if field in settings.model_fields
-    for tag in get_args(settings.model_fields[field].annotation)
-)
+def _settings(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [cls for inner in get_args(annotation) for cls in _settings(inner)]
+
+
+def _tags(cls: type[BaseModel]) -> tuple[Any, ...]:
+    fields = [field for name, field in cls.model_fields.items() if name in ("source", "engine")]
+    return tuple(tag for field in fields for tag in get_args(field.annotation))

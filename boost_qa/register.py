@@ -47,10 +47,12 @@ def register() -> None:
     datasets.inspect.dataset_module_factory = dataset_module_factory  # it holds the name on its own
 
 
+@functools.cache
 def code_hash() -> str:
     """Names all that the package could make rows differently with: its code, prompts and sample records.
 
-    Part of the cache's path, so that rows of older code are never served.
+    Part of the cache's path, so that rows of older code are never served. Computed once in a process:
+    files that are edited later are not the code that runs.
     """
     root = Path(__file__).parent
     files = (path for path in root.rglob("*") if path.suffix in {".py", ".yaml", ".jinja"} and path.is_file())

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import itertools
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -158,9 +157,9 @@ class _Classroom:
     """One run while it goes on."""
 
     def __init__(self, engines: Mapping[str, Engine], journal: Journal, seed: int, stats: Stats) -> None:
-        self.desks = {model: _Desk(engine, stats.models[model]) for model, engine in engines.items()}
         self.journal, self.seed, self.stats = journal, seed, stats
         self.lengths = _Lengths()
+        self.desks = {model: _Desk(engine, stats.models[model], self.lengths) for model, engine in engines.items()}
         self.opened: asyncio.Task[None] | None = None
 
     async def teach(self, jobs: Iterator[Job[T]], in_flight: int, tell: Callable[[Finished[T]], None]) -> None:
@@ -214,9 +213,8 @@ class _Classroom:
         if not self.opened.done():
             await asyncio.shield(self.opened)
         desk = self.desks[model]
-        if not desk.free():
-            await desk.wait(self.lengths.rest(job, call.ordinal))
-        desk.stats.busy += 1
+        line = (job.kind, job.calls, call.ordinal)
+        await desk.enter(line)
         try:
             reply = await desk.engine.ask(call)
             await self.journal.add(call, reply)  # still in its slot: at most `slots` replies can be lost
@@ -225,7 +223,7 @@ class _Classroom:
             raise
         finally:
             desk.leave()
-        self.lengths.learn(job, call.ordinal, reply.completion_tokens)
+        self.lengths.learn(line, reply.completion_tokens)
         desk.count(reply)
         return reply
 
@@ -234,61 +232,69 @@ class _Classroom:
         await asyncio.gather(*(engine.open() for engine in engines.values()))
 
 
+Line = tuple[str, int, int]  # kind of job, calls it makes, ordinal of the call: alike in what is still to come
+
+
 class _Desk:
     """Where requests wait for a free slot of their engine, the longest expected rest first."""
 
-    def __init__(self, engine: Engine, stats: ModelStats) -> None:
-        self.engine, self.stats = engine, stats
-        self.queue: list[tuple[float, int, asyncio.Future[None]]] = []
-        self.arrivals = itertools.count()
-        self.promised = 0
+    def __init__(self, engine: Engine, stats: ModelStats, lengths: _Lengths) -> None:
+        self.engine, self.stats, self.lengths = engine, stats, lengths
+        self.lines: dict[Line, deque[asyncio.Future[None]]] = {}
 
-    def free(self) -> bool:
-        """Whether a request may take a slot at once; counts slots promised to woken waiters."""
-        return self.stats.busy + self.promised < self.engine.slots and not self.queue
-
-    async def wait(self, rest: float) -> None:
-        """Return when it is this request's turn."""
+    async def enter(self, line: Line) -> None:
+        """Take a slot when it is this request's turn; `leave` gives it back."""
         turn = asyncio.get_running_loop().create_future()
-        heapq.heappush(self.queue, (-rest, next(self.arrivals), turn))
+        self.lines.setdefault(line, deque()).append(turn)
+        self.stats.waiting += 1
         self.admit()
         try:
             await turn
-        finally:
-            if turn.done() and not turn.cancelled():
-                self.promised -= 1
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # the slot was given, but there is nobody to take it
+                self.leave()
+            raise
 
     def leave(self) -> None:
         self.stats.busy -= 1
         self.admit()
 
     def admit(self) -> None:
-        while self.queue and self.stats.busy + self.promised < self.engine.slots:
-            turn = heapq.heappop(self.queue)[2]
+        """Give free slots to those who wait. Lines are compared now, not when somebody joined them:
+        a run begins with everybody waiting and no length known."""
+        while self.lines and self.stats.busy < self.engine.slots:
+            line = max(self.lines, key=self.lengths.rest)
+            turn = self.lines[line].popleft()
+            if not self.lines[line]:
+                del self.lines[line]
+            self.stats.waiting -= 1
             if not turn.done():
-                self.promised += 1
+                self.stats.busy += 1
                 turn.set_result(None)
 
     def count(self, reply: Reply) -> None:
         self.stats.requests += 1
         self.stats.prompt_tokens += reply.prompt_tokens
         self.stats.completion_tokens += reply.completion_tokens
-        self.stats.waiting, self.stats.slots = len(self.queue), self.engine.slots
+        self.stats.slots = self.engine.slots
 
 
 class _Lengths:
-    """Expected tokens that a job still has to generate, learned from the replies so far."""
+    """How much a job still has to generate, learned from the replies so far."""
 
     def __init__(self) -> None:
         self.means: dict[tuple[str, int], tuple[float, int]] = {}
         self.usual, self.count = 1.0, 0
 
-    def learn(self, job: Job[T], ordinal: int, tokens: int) -> None:
-        mean, count = self.means.get((job.kind, ordinal), (0.0, 0))
-        self.means[job.kind, ordinal] = (mean + (tokens - mean) / (count + 1), count + 1)
+    def learn(self, line: Line, tokens: int) -> None:
+        kind, _, ordinal = line
+        mean, count = self.means.get((kind, ordinal), (0.0, 0))
+        self.means[kind, ordinal] = (mean + (tokens - mean) / (count + 1), count + 1)
         self.count += 1
         self.usual += (tokens - self.usual) / self.count
 
-    def rest(self, job: Job[T], ordinal: int) -> float:
-        ahead = range(ordinal, max(job.calls, ordinal + 1))
-        return sum(self.means.get((job.kind, later), (self.usual, 0))[0] for later in ahead)
+    def rest(self, line: Line) -> float:
+        """Expected tokens of this call and those after it; the usual reply's where nothing is known."""
+        kind, calls, ordinal = line
+        ahead = range(ordinal, max(calls, ordinal + 1))
+        return sum(self.means.get((kind, later), (self.usual, 0))[0] for later in ahead)

@@ -30,15 +30,20 @@ def summary(folder: RunFolder) -> RenderableType:
     """What a finished run holds: dialogues by scenario and source, what was rejected and why, and the cost."""
     manifest = folder.manifest()
     kept, rejected = manifest["dialogues"], manifest["rejected"]
+    scenarios = sorted({*kept, *rejected})
     sources = sorted({source for counts in kept.values() for source in counts})
     table = Table(title=f"run {manifest['name']}", title_style="bold", header_style="dim")
-    table.add_column("scenario")
-    for source in (*sources, "kept", "rejected"):
-        table.add_column(source, justify="right")
-    for scenario in sorted({*kept, *rejected}):
-        counts = kept.get(scenario, {})
-        figures = [counts.get(source, 0) for source in sources]
-        table.add_row(scenario, *map(str, figures), str(sum(figures)), str(sum(rejected.get(scenario, {}).values())))
+    table.add_column("dialogues")
+    for scenario in (*scenarios, "all"):
+        table.add_column(scenario.replace("_", " "), justify="right")
+
+    def add(name: str, counts: Sequence[int], **style: Any) -> None:
+        table.add_row(name, *(f"{count:,}" for count in (*counts, sum(counts))), **style)
+
+    for source in sources:
+        add(source, [kept.get(scenario, {}).get(source, 0) for scenario in scenarios], end_section=source == sources[-1])
+    add("kept", [sum(kept.get(scenario, {}).values()) for scenario in scenarios])
+    add("rejected", [sum(rejected.get(scenario, {}).values()) for scenario in scenarios])
     parts: list[RenderableType] = [table]
     reasons = [(scenario, reason, count) for scenario, each in rejected.items() for reason, count in each.items()]
     if reasons:
@@ -117,5 +122,5 @@ def model_table(rows: Sequence[Any]) -> RenderableType:
     for name in ("name", "for", "licence", "download", "here"):
         table.add_column(name)
     for row in rows:
-        table.add_row(row.name, row.purpose, row.licence, f"{row.download_bytes / 1e6:,.0f} MB", "yes" if row.fetched else "no")
+        table.add_row(row.name, row.purpose, row.licence, f"{row.bytes / 1e6:,.0f} MB", "yes" if row.fetched else "no")
     return table

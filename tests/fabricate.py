@@ -87,7 +87,7 @@ def make_run(
     recipe = Recipe.model_validate(
         {
             "name": "made-up",
-            "sources": [{"source": "sample", "n": 2 * dialogues}],
+            "sources": [{"source": "sample", "n": max(1, 2 * dialogues)}],
             "models": {alias: {"engine": "embedded", "model": model["model"]} for alias, model in MODELS.items()},
             "validation": validation,
         }

@@ -28,16 +28,17 @@ class Gate:
 
     async def enter(self) -> int:
         """Wait for a place; gives the limit's era. Every `enter` needs its `leave`."""
-        while self._pause_ends and (rest := self._pause_ends - time.monotonic()) > 0:
-            await asyncio.sleep(rest)
-        if self.inside >= self.limit.slots or self._queue:
-            await self._wait()
-            if self._pause_ends > time.monotonic():
+        while True:
+            if (rest := self._pause_ends - time.monotonic()) > 0:
+                await asyncio.sleep(rest)
+            elif self.inside < self.limit.slots and not self._queue:
+                self.inside += 1
+                return self.limit.era
+            else:
+                await self._turn()
+                if self._pause_ends <= time.monotonic():
+                    return self.limit.era
                 self.leave()
-                return await self.enter()
-        else:
-            self.inside += 1
-        return self.limit.era
 
     def leave(self) -> None:
         """Give the place back."""
@@ -48,12 +49,14 @@ class Gate:
                 self.inside += 1  # the place is handed over here: nobody can slip in before the waiter runs
                 turn.set_result(None)
 
-    async def _wait(self) -> None:
+    async def _turn(self) -> None:
         turn = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # cancelled with a place already in hand
+            if turn in self._queue:
+                self._queue.remove(turn)
+            elif not turn.cancelled():  # the place was handed over, but there is nobody to take it
                 self.leave()
             raise

@@ -33,7 +33,7 @@ class Prompt:
     @property
     def blocks(self) -> set[str]:
         """The names in braces."""
-        return {name for text in (self.role, self.task) for _, name, _, _ in string.Formatter().parse(text) if name}
+        return _names(self.role) | _names(self.task)
 
 
 def load_prompt(scenario: str, role: str, path: str | None = None) -> Prompt:
@@ -45,14 +45,23 @@ def load_prompt(scenario: str, role: str, path: str | None = None) -> Prompt:
     packaged = _packaged(scenario, role)
     if path is None:
         return packaged
+    given = packaged.blocks - {"language"}
     try:
         own = _parse(Path(path).expanduser().read_text(encoding="utf-8"))
-        unknown = own.blocks - packaged.blocks
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise RecipeError(f"prompt {path}: {error}", "A prompt is a YAML file with the texts `role` and `task`.") from error
+        unknown = (_names(own.role) - {"language"}) | (_names(own.task) - given)
+        if not unknown:  # filled in once, so that it cannot fail midway
+            own.role.format(language="")
+            own.task.format(**dict.fromkeys(given, ""))
+    except (OSError, ValueError, LookupError, yaml.YAMLError) as error:
+        raise RecipeError(
+            f"prompt {path}: {error}",
+            "A prompt is a YAML file with the texts `role` and `task`; double braces that are no block.",
+        ) from error
     if unknown:
-        known = ", ".join(sorted(packaged.blocks))
-        raise RecipeError(f"prompt {path}: unknown block {sorted(unknown)}", f"{scenario}/{role} is given: {known}. Double other braces.")
+        raise RecipeError(
+            f"prompt {path}: unknown block {', '.join(f'{{{name}}}' for name in sorted(unknown))}",
+            f"In {scenario}/{role} `role` is given language, `task` {', '.join(sorted(given))}. Double other braces.",
+        )
     return own
 
 
@@ -65,4 +74,10 @@ def _parse(text: str) -> Prompt:
     fields = yaml.safe_load(text)
     if not isinstance(fields, dict) or set(fields) != {"role", "task"}:
         raise ValueError("its keys must be exactly `role` and `task`")
-    return Prompt(str(fields["role"]), str(fields["task"]))
+    if not all(isinstance(text, str) for text in fields.values()):
+        raise ValueError("`role` and `task` must be texts")
+    return Prompt(fields["role"], fields["task"])
+
+
+def _names(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}

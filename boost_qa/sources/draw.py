@@ -79,7 +79,7 @@ def draw(stream: Stream, seed: int, taken: Set[str] = frozenset()) -> tuple[list
         sample.add(read if stream.endless else int(digest(str(seed), record.id), 16), record, row)
         if stream.endless and len(sample.records) == stream.n:
             break
-    records = sample.sorted()
+    records = sample.ordered()
     faults.add("duplicate", *sample.copies())
     if not records or len(records) < (stream.n or 0):
         raise _too_few(stream, len(records), read, faults.counts)
@@ -130,7 +130,7 @@ class _Sample:
             del self._copies[out]
             self.records[record.id] = record
 
-    def sorted(self) -> list[Record]:
+    def ordered(self) -> list[Record]:
         return [self.records[id] for _, id in sorted(self._worst_first, reverse=True)]
 
     def _remember(self, id: str, row: str) -> None:

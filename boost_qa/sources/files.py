@@ -79,7 +79,8 @@ def local_files(path: str, split: str) -> list[DataFile]:
     if given.is_dir():
         base, found = given, [file for file in given.rglob("*") if file.is_file()]
     else:
-        found = [Path(file) for file in glob.glob(str(given), recursive=True) if os.path.isfile(file)]
+        named = map(Path, glob.glob(str(given), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        found = [file for file in named if file.is_file()]
         base = Path(os.path.commonpath([file.parent for file in found])) if found else given
     files = sorted((_local(file, base) for file in found), key=lambda file: file.name)
     files = [file for file in files if file.suffix and not file.name.startswith(".") and "/." not in file.name]

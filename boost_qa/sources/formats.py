@@ -130,19 +130,15 @@ def _text(raw: IO[bytes]) -> io.TextIOWrapper:
 
 
 def _parquet(name: str, raw: IO[bytes], columns: Sequence[str]) -> Iterator[Located]:
-    import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    try:
-        table = ParquetFile(raw, buffer_size=_CHUNK)
-        known = [column for column in columns if column in table.schema_arrow.names]
-        number = 0
-        for batch in table.iter_batches(1024, columns=known):
-            for row in _parquet_rows(batch):
-                number += 1
-                yield f"{name} row {number}", row
-    except pyarrow.ArrowException as error:
-        raise _damaged(name, error) from error
+    table = ParquetFile(raw, buffer_size=_CHUNK)
+    known = [column for column in columns if column in table.schema_arrow.names]
+    number = 0
+    for batch in table.iter_batches(1024, columns=known):
+        for row in _parquet_rows(batch):
+            number += 1
+            yield f"{name} row {number}", row
 
 
 def _parquet_rows(batch: Any) -> list[dict[str, Any] | Unfit]:
@@ -157,6 +153,10 @@ def _parquet_rows(batch: Any) -> list[dict[str, Any] | Unfit]:
 @contextmanager
 def _damage(file: DataFile) -> Iterator[None]:
     errors: tuple[type[Exception], ...] = (*file.errors, EOFError, zlib.error, csv.Error)
+    if file.suffix == ".parquet":
+        from pyarrow import ArrowException
+
+        errors = (*errors, ArrowException)
     try:
         yield
     except errors as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import IO, Any, cast
 
 from boost_qa.errors import SourceError
@@ -71,4 +72,4 @@ def _remote(filesystem: Any, repo: str, commit: str, name: str, errors: tuple[ty
 def _downloaded(repo: str, commit: str, name: str) -> IO[bytes]:
     from huggingface_hub import hf_hub_download
 
-    return open(hf_hub_download(repo, name, repo_type="dataset", revision=commit), "rb")
+    return Path(hf_hub_download(repo, name, repo_type="dataset", revision=commit)).open("rb")

@@ -68,7 +68,7 @@ class Stream:
 
 
 def text(row: Mapping[str, Any], field: str) -> str:
-    """The field as clean text: no blank space around it, lines ending in LF.
+    """The field as clean text: stripped, lines ending in LF; the first of several lines keeps its indentation.
 
     Raises:
         Unfit: the field is missing, empty, no text, or no valid Unicode.
@@ -107,7 +107,7 @@ def _clean(value: str, field: str) -> str:
         raise Unfit(f"{field} is not valid Unicode") from None
     ended = value.replace("\r\n", "\n").rstrip()
     clean = ended.lstrip()
-    if "\n" in clean:  # the first of several lines keeps its indentation: it may be code
+    if "\n" in clean:  # the first of several lines keeps its indentation, as it may be code
         start = len(ended) - len(clean)
         clean = ended[ended.rfind("\n", 0, start) + 1 :]
     return clean

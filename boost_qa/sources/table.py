@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from boost_qa.config import FileSourceSettings
@@ -36,7 +36,7 @@ def find_table(settings: FileSourceSettings, source: str, repo: str | None = Non
         for key, value in (("repo", settings.repo), ("revision", settings.revision), ("config", config)):
             if value is not None:
                 raise SourceError(f"{source}: path and {key} are both given", f"{key} is for the Hub; leave one out.")
-        where = os.path.basename(os.path.abspath(settings.path))  # a private path is nobody's business
+        where = Path(settings.path).expanduser().absolute().name  # a private path is nobody's business
         return Table(local_files(settings.path, settings.split), where)
     repo = settings.repo or repo
     if repo is None:
