@@ -92,7 +92,12 @@ def bare(url: str, options: argparse.Namespace, count: int) -> None:
         for at in records:
             said = f"{at} {QUESTION}"
             for _ in range(count):
-                body = {"model": "test", "messages": [{"role": "user", "content": said}], "temperature": 0.7, "max_tokens": 1024}
+                body = {
+                    "model": "test",
+                    "messages": [{"role": "user", "content": said}],
+                    "temperature": 0.7,
+                    "max_tokens": 1024,
+                }
                 async with session.post(f"{url}/chat/completions", data=orjson.dumps(body)) as response:
                     said = orjson.loads(await response.read())["choices"][0]["message"]["content"]
 
@@ -133,23 +138,36 @@ def main() -> None:
     assert stats["failed"] == 0, stats
     result: list[dict[str, Any]] = []
     for (count, way), found in cells.items():
-        rate, cost = report.spread([rate for rate, _ in found], 0), report.spread([cost for _, cost in found], 1)
-        beside = [rate / base for (rate, _), (base, _) in zip(found, cells[count, "bare"], strict=True)]
-        result.append({"turns": count, "way": way, "requests_per_s": rate, "cpu_us": cost, "share_of_bare": report.spread(beside)})
+        pairs = list(zip(found, cells[count, "bare"], strict=True))
+        result.append(
+            {
+                "turns": count,
+                "way": way,
+                "requests_per_s": report.spread([rate for rate, _ in found], 0),
+                "cpu_us": report.spread([cost for _, cost in found], 1),
+                "share_of_bare": report.spread([rate / base for (rate, _), (base, _) in pairs]),
+                "share_of_bare_by_cpu": report.spread([base / cost for (_, cost), (_, base) in pairs]),
+            }
+        )
     report.show(
         f"{options.requests} requests, {options.concurrency} at once, client on one core",
-        ("turns, way", "requests/s", "min", "max", "cpu us", "of bare"),
+        ("turns, way", "requests/s", "min", "max", "of bare", "cpu us", "of bare, by cpu"),
         [
             (
                 f"{row['turns']} {row['way']}",
                 *(f"{row['requests_per_s'][key]:,.0f}" for key in ("median", "min", "max")),
-                f"{row['cpu_us']['median']:.0f}",
                 f"{row['share_of_bare']['median']:.0%}",
+                f"{row['cpu_us']['median']:.0f}",
+                f"{row['share_of_bare_by_cpu']['median']:.0%}",
             )
             for row in result
         ],
     )
-    shapes = {"prompt_bytes": len(QUESTION), "prompt_tokens": stats["prompt_tokens"], "completion_tokens": stats["completion_tokens"]}
+    shapes = {
+        "prompt_bytes": len(QUESTION),
+        "prompt_tokens": stats["prompt_tokens"],
+        "completion_tokens": stats["completion_tokens"],
+    }
     asked = {key: value if key != "folder" else None for key, value in vars(options).items() if key != "output"}
     report.write(options.output, PREDICTION, asked | shapes, {"baseline": "bare", "cells": result})
 
@@ -157,7 +175,9 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = report.parser("orchestration", __doc__)
     parser.add_argument("--requests", type=int, default=20_000, help="of each measurement (default: %(default)s)")
-    parser.add_argument("--concurrency", type=int, default=256, help="requests and dialogues at once (default: %(default)s)")
+    parser.add_argument(
+        "--concurrency", type=int, default=256, help="requests and dialogues at once (default: %(default)s)"
+    )
     parser.add_argument("--words", type=int, default=240, help="of a reply, 5 bytes each (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="for the journal (default: the system's for temporary files)")
     return parser.parse_args()

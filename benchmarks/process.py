@@ -17,6 +17,7 @@ class Server:
 
     def __init__(self, *options: str, core: int | None = None) -> None:
         command = [sys.executable, str(Path(__file__).with_name("server.py")), "--port", "0", *options]
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never by way of a proxy
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         if core is not None:
             os.sched_setaffinity(self._process.pid, [core])
@@ -34,10 +35,12 @@ class Server:
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.terminate()
         self._process.wait()
 
     def _call(self, path: str, data: bytes | None = None) -> Any:
-        with urllib.request.urlopen(self.url.removesuffix("/v1") + f"/{path}", data) as response:
+        with self._opener.open(self.url.removesuffix("/v1") + f"/{path}", data) as response:
             return response.read()

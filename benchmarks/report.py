@@ -25,8 +25,12 @@ PACKAGES = ("boost_qa", "aiohttp", "orjson", "uvloop", "openvino-genai", "tokeni
 def parser(name: str, text: str | None) -> argparse.ArgumentParser:
     """Options of every benchmark; `name` is that of its file in `results`."""
     options = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--output", type=Path, default=RESULTS / f"{name}.json", help="JSON file (default: %(default)s)")
-    options.add_argument("--repeats", type=int, default=5, help="of each measurement, taken in turns (default: %(default)s)")
+    options.add_argument(
+        "--output", type=Path, default=RESULTS / f"{name}.json", help="JSON file (default: %(default)s)"
+    )
+    options.add_argument(
+        "--repeats", type=int, default=5, help="of each measurement, taken in turns (default: %(default)s)"
+    )
     return options
 
 

@@ -98,21 +98,42 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     busy = measure(options, in_flight, cap, repeat, Path(folder) / "journal.sqlite")
                 cells.setdefault((f"capped at {cap:g} medians" if cap else "uncapped", in_flight), []).append(busy)
-    base = {lengths: report.spread(busy)["median"] for (lengths, in_flight), busy in cells.items() if in_flight == options.slots}
+    base = {
+        lengths: report.spread(busy)["median"]
+        for (lengths, in_flight), busy in cells.items()
+        if in_flight == options.slots
+    }
     result = []
-    for (lengths, in_flight), busy in cells.items():
-        found = report.spread(busy)
-        result.append({"lengths": lengths, "in_flight": in_flight, "busy": found, "against_plain": round(found["median"] / base[lengths], 3)})
+    for (lengths, in_flight), shares in cells.items():
+        found = report.spread(shares)
+        result.append(
+            {
+                "lengths": lengths,
+                "in_flight": in_flight,
+                "busy": found,
+                "against_plain": round(found["median"] / base[lengths], 3),
+            }
+        )
     report.show(
         f"{options.records} records x {options.turns} turns, {options.slots} slots: share of slot-time busy",
         ("reply lengths", "in flight", "median", "min", "max", "against plain"),
         [
-            (row["lengths"], str(row["in_flight"]), *(f"{row['busy'][key]:.3f}" for key in ("median", "min", "max")), f"{row['against_plain']:.2f}")
+            (
+                row["lengths"],
+                str(row["in_flight"]),
+                *(f"{row['busy'][key]:.3f}" for key in ("median", "min", "max")),
+                f"{row['against_plain']:.2f}",
+            )
             for row in result
         ],
     )
     settings = {key: value for key, value in vars(options).items() if key != "output"}
-    report.write(options.output, PREDICTION, settings, {"baseline": f"{options.slots} in flight: plain record-wise", "cells": result})
+    report.write(
+        options.output,
+        PREDICTION,
+        settings,
+        {"baseline": f"{options.slots} in flight: plain record-wise", "cells": result},
+    )
 
 
 def parse() -> argparse.Namespace:
@@ -121,10 +142,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--records", type=int, default=1024)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--slots", type=int, default=128)
-    parser.add_argument("--median", type=float, default=0.1, help="seconds of the median reply (default: %(default)s)")
+    parser.add_argument("--median", type=float, default=0.2, help="seconds of the median reply (default: %(default)s)")
     parser.add_argument("--sigma", type=float, default=0.8)
     parser.add_argument("--cap", type=float, default=4.0, help="medians of the longest reply (default: %(default)s)")
-    parser.add_argument("--in-flight", type=int, nargs="+", default=[128, 192, 256, 512, 1024], help="the slots are added if missing")
+    parser.add_argument(
+        "--in-flight", type=int, nargs="+", default=[128, 192, 256, 512, 1024], help="the slots are added if missing"
+    )
     options = parser.parse_args()
     options.in_flight = sorted({*options.in_flight, options.slots})
     return options

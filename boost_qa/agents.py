@@ -39,7 +39,7 @@ class Agent:
         for _ in range(self.attempts):
             reply = await request
             usage += Usage(1, reply.prompt_tokens, reply.completion_tokens)
-            why = fault(reply)
+            why = fault(reply, self.prompt)
             if why is None:
                 text = reply.text.strip()
                 return Turn(self.role, side, text, self.model, self.sampling.temperature, self.prompt.digest, usage)
@@ -59,23 +59,26 @@ class Agent:
 Cast = Mapping[str, Agent]
 
 
-def fault(reply: Reply) -> str | None:
-    """Why a reply cannot be used: refused, empty, truncated or looping; None if it can."""
+def fault(reply: Reply, prompt: Prompt) -> str | None:
+    """Why a reply cannot be used: refused, empty, truncated, looping or out of role; None if it can."""
     if reply.finish == "refused":
         return "refused"
     if not reply.text.strip():
         return "empty"
     if loops(reply.text):
         return "looping"
-    return "truncated" if reply.finish == "length" else None
+    if reply.finish == "length":
+        return "truncated"
+    return "out of role" if prompt.slip(reply.text) else None
 
 
-def loops(text: str, words: int = 6, share: float = 0.5) -> bool:
+def loops(text: str, words: int = 12, share: float = 0.5) -> bool:
     """Whether more than `share` of the runs of `words` words stand in the text more than once."""
+    # shorter runs come again in truth tables and matrices, which are no loops
     tokens = text.split()
     runs = Counter(tuple(tokens[i : i + words]) for i in range(len(tokens) - words + 1))
     total = runs.total()
-    return total >= 4 * words and sum(count for count in runs.values() if count > 1) > share * total
+    return total >= 2 * words and sum(count for count in runs.values() if count > 1) > share * total
 
 
 def cast_for(recipe: Recipe, scenario: str) -> Cast:

@@ -21,6 +21,7 @@ app = typer.Typer(
     epilog="Begin with:  boost-qa generate demo_small",
 )  # fmt: skip
 console = Console()
+INTERRUPTED = 130
 
 
 @app.command()
@@ -52,7 +53,7 @@ def export(
     from boost_qa.plan import find_run
 
     written = write(find_run(run), folder, partial=partial)
-    console.print(f'written: {written}\nread it with load_dataset("{written}")', highlight=False, markup=False)
+    console.print(f'written: {written}\nread it with load_dataset("{written}")', highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -97,7 +98,7 @@ def models(
     for name in fetch or ():
         with Progress() as progress:
             model = known.resolve(name, progress=progress.bytes)
-        console.print(f"{model.name}: {model.path} ({model.revision})", highlight=False, markup=False)
+        console.print(f"{model.name}: {model.path} ({model.revision})", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -105,12 +106,17 @@ def main() -> None:
     try:
         app()
     except BoostQAError as error:
-        lines = [f"error: {error}", *getattr(error, "__notes__", ())]
-        Console(stderr=True).print("\n".join(lines), style="red", highlight=False, markup=False)
+        _say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), "red")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; the same command goes on from here", style="yellow")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
+            _say("interrupted; the same command goes on from here", "yellow")
+        raise
+
+
+def _say(text: str, style: str) -> None:
+    # lines are left whole, so that paths in them can be copied
+    Console(stderr=True).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

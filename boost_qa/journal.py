@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from boost_qa.errors import JournalError
 from boost_qa.types import Call, Reply
@@ -23,7 +24,7 @@ CREATE TABLE IF NOT EXISTS replies (
     seed INTEGER NOT NULL, request TEXT NOT NULL,
     text TEXT NOT NULL, finish TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
     PRIMARY KEY (record, scenario, ordinal, digest)
-) WITHOUT ROWID
+)
 """
 _FIND = """SELECT text, finish, prompt_tokens, completion_tokens FROM replies
 WHERE record = ? AND scenario = ? AND ordinal = ? AND digest = ?"""
@@ -44,11 +45,13 @@ class Journal:
         try:
             # one connection, used by whichever single thread runs the event loop
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA page_size = 8192")  # a row is 2 to 6 KB: pages of 4 KB would hold one each
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute(_TABLE)
-            self._empty = len(self) == 0
         except sqlite3.Error as error:
+            if hasattr(self, "_db"):
+                self._db.close()
             raise self._error(error) from error
 
     @classmethod
@@ -65,9 +68,7 @@ class Journal:
 
     def find(self, call: Call) -> Reply | None:
         """The reply to exactly this call, if it was ever given."""
-        if self._empty:  # nothing was here at the start, and a run never asks one call twice
-            return None
-        row = self._db.execute(_FIND, (call.record, call.scenario, call.ordinal, call.digest)).fetchone()
+        row = self._row(_FIND, call.record, call.scenario, call.ordinal, call.digest)
         return Reply(*row) if row else None
 
     def add(self, call: Call, reply: Reply) -> asyncio.Future[None]:
@@ -96,7 +97,7 @@ class Journal:
             self._db.execute("BEGIN")
             self._db.executemany(_ADD, rows)
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, the waiting must hear of it
             failure = self._error(error)
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -106,7 +107,7 @@ class Journal:
 
     def usage(self) -> dict[str, int]:
         """Requests answered, and the tokens read and written for them, over all sessions."""
-        totals = self._db.execute("SELECT count(*), total(prompt_tokens), total(completion_tokens) FROM replies").fetchone()
+        totals = self._row("SELECT count(*), total(prompt_tokens), total(completion_tokens) FROM replies")
         return dict(zip(("requests", "prompt_tokens", "completion_tokens"), map(int, totals), strict=True))
 
     def close(self) -> None:
@@ -114,17 +115,25 @@ class Journal:
 
     def __len__(self) -> int:
         """Replies on disk."""
-        count: int = self._db.execute("SELECT count(*) FROM replies").fetchone()[0]
-        return count
+        return int(self._row("SELECT count(*) FROM replies")[0])
 
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
-    def _error(self, error: sqlite3.Error) -> JournalError:
-        return JournalError(
-            f"{self.path}: {error}",
-            "Make room or mend the folder's permissions, then start again: all that was committed is kept.",
-        )
+    def _row(self, question: str, *values: str | int) -> Any:
+        try:
+            return self._db.execute(question, values).fetchone()
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> JournalError:
+        if isinstance(error, sqlite3.OperationalError):
+            remedy = "Make room or mend the folder's permissions, then start again: all that was committed is kept."
+        else:
+            remedy = "It is no journal, or a damaged one: move it away or bring a copy back, then start again."
+        return JournalError(f"{self.path}: {error}", remedy)

@@ -10,7 +10,7 @@ from pathlib import Path
 from boost_qa import models
 from boost_qa.agents import Cast, cast_for
 from boost_qa.config import Recipe
-from boost_qa.errors import RunError
+from boost_qa.errors import RecipeError, RunError
 from boost_qa.recipe_file import load_recipe
 from boost_qa.run_folder import RunFolder
 from boost_qa.types import digest
@@ -43,6 +43,11 @@ def plan(recipe: str | Path | Recipe = "demo", overrides: Sequence[str] = ()) ->
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides)
+    elif overrides:
+        raise RecipeError(
+            f"overrides {', '.join(overrides)} were given with a Recipe",
+            "Give a file or a name, or change the Recipe itself.",
+        )
     casts = {scenario: cast_for(recipe, scenario) for scenario in recipe.scenarios.active()}
     return Plan(recipe, casts, digest(json.dumps([recipe.content(), _prompts(casts)], sort_keys=True)))
 

@@ -57,7 +57,7 @@ class Progress:
 
     def texts(self, done: int, total: int) -> None:
         """Texts embedded so far."""
-        if done == total or self._due("embedding"):
+        if total >= 1000 and (done == total or self._due("embedding")):
             self.say(f"embedded {done:,} of {total:,} questions")
 
     def follow(self, finished: Iterator[Finished[T]], jobs: Sequence[Job[T]], stats: Stats) -> Iterator[Finished[T]]:

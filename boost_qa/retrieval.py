@@ -42,6 +42,7 @@ def similar(
     rows = max(1, BLOCK_BYTES // (4 * max(1, len(pool))))
     for start in range(0, len(queries), rows):
         cosine = queries[start : start + rows] @ pool.T
+        np.clip(cosine, -1, 1, out=cosine)  # float32 makes the cosine of a text with its copy a little more than 1
         cosine[(cosine > max_similarity) | (cosine < min_similarity)] = -np.inf
         for row in cosine:
             if k < len(row):

@@ -13,15 +13,16 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import orjson
 
+from boost_qa.desk import Desk, Lengths, ModelStats
 from boost_qa.engines import Engine
 from boost_qa.errors import EngineError, Rejected
 from boost_qa.journal import Journal
@@ -61,18 +62,6 @@ class Finished(Generic[T]):
 
 
 @dataclass
-class ModelStats:
-    """Counters of one model; `busy` and `waiting` are requests now."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    busy: int = 0
-    waiting: int = 0
-    slots: int = 0
-
-
-@dataclass
 class Stats:
     """What a run is doing, to be read at any time from any thread."""
 
@@ -89,7 +78,7 @@ def run(
     in_flight: int = 256,
     seed: int = 0,
     stats: Stats | None = None,
-) -> Iterator[Finished[T]]:
+) -> Generator[Finished[T], None, None]:
     """Play all jobs; yield each as it finishes, in no fixed order.
 
     A plain generator for its caller: the event loop lives in a thread of its own. Engines are opened
@@ -158,42 +147,37 @@ class _Classroom:
 
     def __init__(self, engines: Mapping[str, Engine], journal: Journal, seed: int, stats: Stats) -> None:
         self.journal, self.seed, self.stats = journal, seed, stats
-        self.lengths = _Lengths()
-        self.desks = {model: _Desk(engine, stats.models[model], self.lengths) for model, engine in engines.items()}
+        self.fresh = len(journal) == 0  # then it has no answer to any call: none is asked twice in a run
+        self.lengths = Lengths()
+        self.desks = {model: Desk(engine, stats.models[model], self.lengths) for model, engine in engines.items()}
         self.opened: asyncio.Task[None] | None = None
 
     async def teach(self, jobs: Iterator[Job[T]], in_flight: int, tell: Callable[[Finished[T]], None]) -> None:
         async def seat() -> None:
             for job in jobs:  # one iterator for all seats: whoever is free takes the next
                 tell(await self.play(job))
+                await asyncio.sleep(0)  # a replayed dialogue has waited for nothing; others, and the end, must get in
 
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(in_flight):
-                    group.create_task(seat())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            await _together(seat() for _ in range(in_flight))
         finally:
             self.journal.commit()
             if self.opened:
-                engines = {id(desk.engine): desk.engine for desk in self.desks.values()}
-                await asyncio.gather(*(engine.close() for engine in engines.values()), return_exceptions=True)
+                self.opened.cancel()  # in case that they are still being opened
+                await asyncio.wait([self.opened])
+                await asyncio.gather(*(engine.close() for engine in self.engines()), return_exceptions=True)
 
     async def play(self, job: Job[T]) -> Finished[T]:
         self.stats.playing += 1
-        coroutine = job.start()
+        coroutine, reply = job.start(), None
         try:
-            request = coroutine.send(None)  # type: ignore[arg-type]
             for ordinal in itertools.count():
-                if not isinstance(request, Request):
-                    raise TypeError(f"{job.scenario} for {job.record} awaited {request!r}; only a Request can be awaited")
-                call = call_for(job, ordinal, request, self.seed)
-                reply = self.journal.find(call)
+                call = self.next_call(job, coroutine, ordinal, reply)
+                reply = None if self.fresh else self.journal.find(call)
                 if reply is None:
                     reply = await self.ask(job, call)
                 else:
                     self.stats.replayed += 1
-                request = coroutine.send(reply)
         except StopIteration as end:
             return Finished(job, end.value)
         except Rejected as why:
@@ -203,11 +187,26 @@ class _Classroom:
             self.stats.playing -= 1
         raise AssertionError("unreachable")
 
+    def next_call(self, job: Job[T], coroutine: Play[T], ordinal: int, reply: Reply | None) -> Call:
+        """What the scenario asks after `reply`, or first of all. Raises StopIteration at its end."""
+        try:
+            request = coroutine.send(reply)  # type: ignore[arg-type]
+            if not isinstance(request, Request):
+                raise TypeError(f"{job.scenario} awaited {request!r}, but only a Request can be awaited")
+            return call_for(job, ordinal, request, self.seed)
+        except (StopIteration, Rejected):
+            raise
+        except Exception as error:
+            error.add_note(f"in {job.scenario} for record {job.record!r}")
+            raise
+
     async def ask(self, job: Job[T], call: Call) -> Reply:
         """Ask the model, in turn, and give its reply once the journal has it."""
         model = call.request.model
         if model not in self.desks:
-            raise EngineError(f"{job.scenario} asked model {model!r}, which has no engine", f"Known: {', '.join(self.desks)}.")
+            raise EngineError(
+                f"{job.scenario} asked model {model!r}, which has no engine", f"Known: {', '.join(self.desks)}."
+            )
         if self.opened is None:
             self.opened = asyncio.create_task(self.open())
         if not self.opened.done():
@@ -219,82 +218,29 @@ class _Classroom:
             reply = await desk.engine.ask(call)
             await self.journal.add(call, reply)  # still in its slot: at most `slots` replies can be lost
         except Exception as error:
-            error.add_note(f"while asking model {model!r} for call {call.ordinal} of record {call.record!r} in {call.scenario}")
-            raise
-        finally:
-            desk.leave()
+            if not hasattr(error, "__notes__"):  # one error can end many calls
+                error.add_note(
+                    f"while asking model {model!r} for call {call.ordinal} of record {call.record!r} in {call.scenario}"
+                )
+            raise  # and keep the slot: a run that ends asks nothing more
         self.lengths.learn(line, reply.completion_tokens)
+        desk.leave()
         desk.count(reply)
         return reply
 
     async def open(self) -> None:
-        engines = {id(desk.engine): desk.engine for desk in self.desks.values()}
-        await asyncio.gather(*(engine.open() for engine in engines.values()))
+        await _together(engine.open() for engine in self.engines())
+
+    def engines(self) -> list[Engine]:
+        """Each engine once, also where it answers for several models."""
+        return list({id(desk.engine): desk.engine for desk in self.desks.values()}.values())
 
 
-Line = tuple[str, int, int]  # kind of job, calls it makes, ordinal of the call: alike in what is still to come
-
-
-class _Desk:
-    """Where requests wait for a free slot of their engine, the longest expected rest first."""
-
-    def __init__(self, engine: Engine, stats: ModelStats, lengths: _Lengths) -> None:
-        self.engine, self.stats, self.lengths = engine, stats, lengths
-        self.lines: dict[Line, deque[asyncio.Future[None]]] = {}
-
-    async def enter(self, line: Line) -> None:
-        """Take a slot when it is this request's turn; `leave` gives it back."""
-        turn = asyncio.get_running_loop().create_future()
-        self.lines.setdefault(line, deque()).append(turn)
-        self.stats.waiting += 1
-        self.admit()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():  # the slot was given, but there is nobody to take it
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        self.stats.busy -= 1
-        self.admit()
-
-    def admit(self) -> None:
-        """Give free slots to those who wait. Lines are compared now, not when somebody joined them:
-        a run begins with everybody waiting and no length known."""
-        while self.lines and self.stats.busy < self.engine.slots:
-            line = max(self.lines, key=self.lengths.rest)
-            turn = self.lines[line].popleft()
-            if not self.lines[line]:
-                del self.lines[line]
-            self.stats.waiting -= 1
-            if not turn.done():
-                self.stats.busy += 1
-                turn.set_result(None)
-
-    def count(self, reply: Reply) -> None:
-        self.stats.requests += 1
-        self.stats.prompt_tokens += reply.prompt_tokens
-        self.stats.completion_tokens += reply.completion_tokens
-        self.stats.slots = self.engine.slots
-
-
-class _Lengths:
-    """How much a job still has to generate, learned from the replies so far."""
-
-    def __init__(self) -> None:
-        self.means: dict[tuple[str, int], tuple[float, int]] = {}
-        self.usual, self.count = 1.0, 0
-
-    def learn(self, line: Line, tokens: int) -> None:
-        kind, _, ordinal = line
-        mean, count = self.means.get((kind, ordinal), (0.0, 0))
-        self.means[kind, ordinal] = (mean + (tokens - mean) / (count + 1), count + 1)
-        self.count += 1
-        self.usual += (tokens - self.usual) / self.count
-
-    def rest(self, line: Line) -> float:
-        """Expected tokens of this call and those after it; the usual reply's where nothing is known."""
-        kind, calls, ordinal = line
-        ahead = range(ordinal, max(calls, ordinal + 1))
-        return sum(self.means.get((kind, later), (self.usual, 0))[0] for later in ahead)
+async def _together(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once; the first error cancels the others, and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for coroutine in coroutines:
+                group.create_task(coroutine)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None

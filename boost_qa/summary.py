@@ -62,7 +62,9 @@ def summary(folder: RunFolder) -> RenderableType:
         Text(
             f"{usage['requests']:,} replies; {usage['prompt_tokens']:,} tokens read, {usage['completion_tokens']:,} written{rate}\n"
             f"rows of the sources that could not be used: {bad:,}\n"
-            f"run folder: {folder.path}"
+            f"run folder: {folder.path}",
+            no_wrap=True,  # so that the path can be copied
+            overflow="ignore",
         )
     )
     return Group(*parts)
@@ -81,14 +83,15 @@ def browse(
     seen: set[str] = set()
 
     def fits(dialogue: Mapping[str, Any]) -> bool:
-        if one_per_scenario and dialogue["scenario"] in seen:
-            return False
-        seen.add(dialogue["scenario"])
-        return (
+        fit = (
             scenario in (None, dialogue["scenario"])
             and source in (None, dialogue["record"]["source"])
             and (find is None or any(find.lower() in turn["text"].lower() for turn in dialogue["turns"]))
+            and not (one_per_scenario and dialogue["scenario"] in seen)
         )
+        if fit:
+            seen.add(dialogue["scenario"])
+        return fit
 
     yield from map(page, islice(filter(fits, folder.dialogues()), limit))
 
@@ -110,7 +113,7 @@ def refusals(folder: RunFolder, limit: int) -> RenderableType:
     """The rejected records of a run, with reasons."""
     table = Table(header_style="dim")
     for name in ("record", "scenario", "reason", "detail"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")  # whole, to be copied
     for row in islice(folder.rejected(), limit):
         table.add_row(*(Text(str(row[name])) for name in ("record", "scenario", "reason", "detail")))
     return table
@@ -120,7 +123,7 @@ def model_table(rows: Sequence[Any]) -> RenderableType:
     """The models known by name."""
     table = Table(header_style="dim")
     for name in ("name", "for", "licence", "download", "here"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name == "name")
     for row in rows:
         table.add_row(row.name, row.purpose, row.licence, f"{row.bytes / 1e6:,.0f} MB", "yes" if row.fetched else "no")
     return table

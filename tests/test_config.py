@@ -339,7 +339,8 @@ def test_later_override_wins_and_null_is_opened_again(tmp_path):
 @pytest.mark.parametrize(
     "override",
     ["seed", "=3", "", "sources.x.n=1", "sources.7.n=1", "sources.-1.n=1", "seed.deep=1", "seed=[", "sources.0.m=1",
-     "sed=1", "scenarios.debat.share=1", "name=null", "sources.0.n=many", "models.weak.api_key=abc", "sources..n=1", "sources.1={}"],
+     "sed=1", "scenarios.debat.share=1", "name=null", "sources.0.n=many", "models.weak.api_key=abc", "sources..n=1",
+     "sources.1={}"],
 )  # fmt: skip
 def test_bad_override(tmp_path, override):
     path = write(tmp_path, SMALL)
@@ -400,8 +401,10 @@ OTHER = ["seed=5", "models.weak.model=other", "models.strong.model=other", "mode
          "models.strong.extra_body={timeout: 5}", "layout=user", "language=French", "runner.attempts=1", "assign=all",
          "dialogues=5", "sources.0.n=3", "sources.3.system=drop", "scenarios.debate=null", "scenarios.debate.share=2",
          "scenarios.debate.rounds=[1]", "scenarios.error_correction.cast.weak_student.temperature=0.7",
-         "scenarios.error_correction.cast.weak_student.top_p=0.9", "scenarios.error_correction.cast.teacher.max_tokens=5",
-         "scenarios.error_correction.cast.teacher.prompt=mine.yaml", "scenarios.error_correction.cast.teacher.model=weak",
+         "scenarios.error_correction.cast.weak_student.top_p=0.9",
+         "scenarios.error_correction.cast.teacher.max_tokens=5",
+         "scenarios.error_correction.cast.teacher.prompt=mine.yaml",
+         "scenarios.error_correction.cast.teacher.model=weak",
          "scenarios.analogical_reasoning.k=2", "scenarios.analogical_reasoning.separator=x",
          "sources.5.tasks={leg_counting: {threads: 3}}"]  # fmt: skip
 

@@ -59,10 +59,12 @@ def test_one_file_for_each_role_and_nothing_else():
 
 
 @pytest.mark.parametrize(("scenario", "role"), ROLES)
-def test_file_holds_two_texts(scenario, role):
+def test_file_holds_two_texts_and_what_is_never_said(scenario, role):
     text = (resources.files("boost_qa.prompts") / scenario / f"{role}.yaml").read_text(encoding="utf-8")
     fields = yaml.safe_load(text)
+    never = fields.pop("never", [])
     assert set(fields) == {"role", "task"} and all(isinstance(value, str) and value for value in fields.values())
+    assert load_prompt(scenario, role) == Prompt(fields["role"], fields["task"], tuple(never))
     assert text.startswith("# "), "says what the role is for"
 
 
@@ -82,13 +84,10 @@ def test_roles_that_must_not_see_the_answer_have_no_place_for_it(role):
     assert "reference" not in (prompt.role + prompt.task).lower()
 
 
-def test_weak_student_is_shown_nothing_but_the_question():
-    assert load_prompt("error_correction", "weak_student").task.strip() == "{question}"
-
-
 def test_debaters_differ_in_the_letter_alone():
     a, b = load_prompt("debate", "student_a"), load_prompt("debate", "student_b")
     assert (a.role.replace("Student A", "Student B"), a.task.replace("Student A", "Student B")) == (b.role, b.task)
+    assert a.never == b.never
     assert a.digest != b.digest
     assert load_prompt("debate", "student_c").task != b.task
 
@@ -154,9 +153,10 @@ def test_braces_in_a_text_stay_what_they_are(question, attempt):
     assert messages[1].content == expected.strip()
 
 
-def test_role_text_is_one_line_and_task_keeps_its_own():
-    told, task = shown("error_correction", "strong_student")
-    assert "\n" not in told and task.startswith("QUESTION\n<question>\n\n")
+def test_role_text_is_one_line_and_shown_text_keeps_its_own():
+    text = "def f():\n\n    return 1\n\t# indented"
+    told, task = agent("error_correction", "weak_student").messages(question=text)
+    assert "\n" not in told.content and text in task.content
 
 
 # --- the digest ----------------------------------------------------------------------------------
@@ -169,8 +169,11 @@ def test_digest_names_the_exact_wording():
         Prompt("You are  {language}.", "{question}").digest,
         Prompt("You are {language}.{question}", "").digest,
         Prompt("{question}", "You are {language}.").digest,
+        Prompt("You are {language}.", "{question}", ("x",)).digest,
+        Prompt("You are {language}.", "{question}", ("x", "y")).digest,
+        Prompt("You are {language}.", "{question}", ("xy",)).digest,
     }
-    assert len(digests) == 4 and all(re.fullmatch(r"[0-9a-f]{16}", each) for each in digests)
+    assert len(digests) == 7 and all(re.fullmatch(r"[0-9a-f]{16}", each) for each in digests)
     assert Prompt("You are {language}.", "{question}").digest == prompt.digest
 
 
@@ -236,7 +239,21 @@ def test_unknown_block_is_named_with_the_known_ones(tmp_path):
     assert "`task` answer, attempt, question" in caught.value.remedy
 
 
-@pytest.mark.parametrize("text", ["", "role: x\n", "role: x\ntask: y\nmore: z\n", "- role\n", "role: [", "just words"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "role: x\n",
+        "role: x\ntask: y\nmore: z\n",
+        "- role\n",
+        "role: [",
+        "just words",
+        "role: x\ntask: y\nnever: word\n",
+        "role: x\ntask: y\nnever: [1]\n",
+        "role: x\ntask: y\nnever: ['(']\n",
+        "never: []\n",
+    ],
+)
 def test_file_that_is_no_prompt_is_refused(tmp_path, text):
     path = tmp_path / "own.yaml"
     path.write_text(text, encoding="utf-8")
@@ -249,3 +266,35 @@ def test_missing_or_unreadable_file_is_refused(tmp_path):
     for name in ("nowhere.yaml", "binary.yaml", "."):
         with pytest.raises(RecipeError, match=re.escape(str(tmp_path / name))):
             load_prompt("debate", "student_a", str(tmp_path / name))
+
+
+def test_own_prompt_says_what_is_never_said(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("role: x\ntask: y\nnever: ['as an ai', '^teacher:']\n", encoding="utf-8")
+    prompt = load_prompt("debate", "student_a", str(path))
+    assert prompt.slip("Well, As An AI model I") == "As An AI" and prompt.slip("Teacher: no") == "Teacher:"
+    assert prompt.slip("I asked my teacher: no") is None and prompt.slip("") is None
+
+
+# --- what nobody in a role says ------------------------------------------------------------------
+
+IN_ROLE = [
+    "Your working is not correct yet. You added the two speeds, but they go in the same direction. Please try again.",
+    "I took the weekly price for a daily one. Let me solve it again: 3 * 7 = 21. The final number is 21.",
+    "I agree with Student A about the first step, but not about the second. 6 + 6 is 12, so I say 12.",
+    "1. There are 20 legs.\n2. Each spider has 8.\nFinal answer: 2.5",
+    "Use `dict.get(key, default)`:\n```python\nvalue = d.get('a', 0)\n```",
+]
+
+
+@pytest.mark.parametrize(("scenario", "role"), ROLES)
+@pytest.mark.parametrize("text", IN_ROLE)
+def test_what_is_said_in_role_is_no_slip(scenario, role, text):
+    assert load_prompt(scenario, role).slip(text) is None
+
+
+@pytest.mark.parametrize("role", ["teacher", "strong_student"])
+def test_speaking_for_others_is_a_slip(role):
+    prompt = load_prompt("error_correction", role)
+    assert prompt.slip("Your working is not correct yet.\nStudent: Oh, I see.") is not None
+    assert prompt.slip("As the reference answer says, it is 5.") is not None

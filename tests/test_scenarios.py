@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 
 from boost_qa.agents import cast_for, fault, loops
 from boost_qa.errors import Rejected
+from boost_qa.prompts import Prompt
 from boost_qa.recipe_file import load_recipe
-from boost_qa.scenarios import SCENARIOS, analogical_reasoning, debate, error_correction
+from boost_qa.scenarios import SCENARIOS, analogical_reasoning, debate
 from boost_qa.types import Dialogue, Record, Reply, Request, Usage
 
 WEAK, MIDDLE, STRONG = (f"Qwen/Qwen2.5-{size}-Instruct" for size in ("0.5B", "7B", "14B"))
@@ -68,6 +70,7 @@ def play(lesson: Coroutine[Request, Reply, Dialogue], answer: Callable[[int], Re
     return played
 
 
+@cache
 def cast(scenario: str, *overrides: str):
     return cast_for(load_recipe("paper", overrides), scenario)
 
@@ -109,7 +112,7 @@ def test_error_correction_shows_each_what_it_may_see():
     assert lesson.shown("said-0.") == [1, 2]
     assert lesson.shown("said-1.") == [2]
     assert lesson.shown("SECRET-ONE") == [1, 2], "the weak student never sees the reference answer"
-    assert lesson.task(0) == RECORD.question, "the weak student sees the question and nothing else"
+    assert cast("error_correction")["weak_student"].prompt.blocks == {"language", "question"}
 
 
 # --- debate --------------------------------------------------------------------------------------
@@ -130,10 +133,10 @@ def test_debate_speaks_in_order(rounds):
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_everybody_in_a_debate_hears_all_that_was_said(rounds):
     lesson = scene("debate", rounds=[rounds])
-    assert "Nothing yet." in lesson.task(0)
+    assert "You speak first." in lesson.task(0)
     for place in range(1, len(lesson.asked)):
-        heard = "\n\n".join(f"Student {'AB'[before % 2]}: said-{before}." for before in range(place))
-        assert heard in lesson.task(place) and "Nothing yet." not in lesson.task(place)
+        heard = "\n\n".join(f"Student {'AB'[before % 2]} said:\nsaid-{before}." for before in range(place))
+        assert heard in lesson.task(place) and "You speak first." not in lesson.task(place)
         assert lesson.shown(f"said-{place}.") == list(range(place + 1, len(lesson.asked)))
     assert lesson.shown(RECORD.question) == list(range(len(lesson.asked)))
 
@@ -280,6 +283,7 @@ BAD = {
     "empty": Reply("  \n\t", prompt_tokens=1, completion_tokens=1),
     "truncated": Reply("The spiders have", "length", prompt_tokens=1, completion_tokens=1),
     "looping": Reply(LOOP, prompt_tokens=1, completion_tokens=1),
+    "out of role": Reply("Teacher: as the reference answer says.\nStudent: Oh!", prompt_tokens=1, completion_tokens=1),
 }
 
 
@@ -322,11 +326,13 @@ def test_refused_prompt_is_not_asked_again(name, extra):
 
 
 def test_refused_or_empty_comes_before_other_faults():
-    assert fault(Reply("", "refused")) == "refused"
-    assert fault(Reply("", "length")) == "empty"
-    assert fault(Reply(LOOP, "length")) == "looping"
-    assert fault(Reply("Half a sen", "length")) == "truncated"
-    assert fault(Reply("A whole sentence.")) is None
+    prompt = Prompt("", "", ("whole",))
+    assert fault(Reply("", "refused"), prompt) == "refused"
+    assert fault(Reply("", "length"), prompt) == "empty"
+    assert fault(Reply(LOOP, "length"), prompt) == "looping"
+    assert fault(Reply("The whole sen", "length"), prompt) == "truncated"
+    assert fault(Reply("A whole sentence."), prompt) == "out of role"
+    assert fault(Reply("A sentence."), prompt) is None
 
 
 # --- looping -------------------------------------------------------------------------------------
@@ -344,7 +350,7 @@ def test_any_text_said_twenty_times_loops(words, space):
 
 @given(st.lists(WORDS, min_size=6, max_size=20, unique=True), st.lists(WORDS, max_size=40, unique=True))
 def test_text_that_ends_in_a_loop_loops(words, beginning):
-    tail = words * (2 + (2 * len(beginning) + 24) // len(words))
+    tail = words * (2 + (2 * len(beginning) + 48) // len(words))
     assert loops(" ".join(beginning + tail))
 
 
@@ -361,11 +367,11 @@ def test_saying_it_all_again_once_at_the_end_is_no_loop(words):
 
 
 ORDINARY = {
-    "solution": """Let us find out how long both pipes need together. The first pipe fills 1/20 of the pool in a minute and
-the second pipe fills 1/12 of the pool in a minute. Together they fill 1/20 + 1/12 = 3/60 + 5/60 = 8/60 of the pool
-in a minute. The whole pool therefore takes 60/8 = 7.5 minutes. So the final answer is 7.5 minutes.""",
+    "solution": """Let us find out how long both pipes need together. The first pipe fills 1/20 of the pool in a
+minute and the second pipe fills 1/12 of the pool in a minute. Together they fill 1/20 + 1/12 = 3/60 + 5/60 = 8/60 of
+the pool in a minute. The whole pool therefore takes 60/8 = 7.5 minutes. So the final answer is 7.5 minutes.""",
     "steps": "\n".join(
-        f"Step {n}: the price in year {n} is the price of the year before times 1.05, which is {100 * 1.05**n:.2f} dollars."
+        f"Step {n}: the price in year {n} is that of the year before times 1.05, which is {100 * 1.05**n:.2f} dollars."
         for n in range(1, 15)
     ),
     "multiplication table": "\n".join(" ".join(f"{a * b}" for b in range(1, 13)) for a in range(1, 13)),
@@ -373,10 +379,15 @@ in a minute. The whole pool therefore takes 60/8 = 7.5 minutes. So the final ans
     + "\n".join(f"| {n} | {n**2} | {n**3} |" for n in range(1, 40)),
     "comma separated": "id,name,score\n" + "\n".join(f"{n},person{n},{n * 37 % 101}" for n in range(60)),
     "primes": ", ".join(str(n) for n in range(2, 700) if all(n % d for d in range(2, n))),
-    "countdown": "".join(f"{n} bottles of beer on the wall, " for n in range(99, 60, -1)),
+    "countdown": "".join(f"{n} sheep are left in the field, " for n in range(99, 60, -1)),
     "truth table": "\n".join(
-        f"| {a} | {b} | {c} | {int(a and b)} | {int(a or c)} |" for a, b, c in itertools.product((0, 1), repeat=3)
+        f"| {a} | {b} | {c} | {d} | {int(a and b)} | {int(c or d)} |"
+        for a, b, c, d in itertools.product((0, 1), repeat=4)
     ),
+    "short truth table": "\n".join(
+        " ".join("FT"[x] for x in (a, b, a and b)) for a, b in itertools.product((0, 1), repeat=2)
+    ),
+    "identity matrix": " \\\\\n".join(" & ".join(str(int(row == column)) for column in range(6)) for row in range(6)),
     "sieve": """def sieve(limit):
     is_prime = [True] * (limit + 1)
     is_prime[0] = is_prime[1] = False
@@ -399,9 +410,15 @@ def test_sieve():
     "html": "<ul>\n"
     + "\n".join(f'  <li class="item"><a href="/page/{n}">Page {n}</a></li>' for n in range(30))
     + "\n</ul>",
-    "poem": """I met a traveller from an antique land, who said: two vast and trunkless legs of stone stand in the desert.
-Near them, on the sand, half sunk a shattered visage lies, whose frown, and wrinkled lip, and sneer of cold command,
-tell that its sculptor well those passions read which yet survive, stamped on these lifeless things.""",
+    "refrain": "\n".join(
+        f"{line}\nand the river runs, and the river runs."
+        for line in (
+            "The mill stands still at the foot of the hill,",
+            "The miller has gone to the town on the bay,",
+            "His cat keeps watch from the window sill,",
+            "And the corn has waited since yesterday,",
+        )
+    ),
     "cases": "\n".join(
         f"Case {n}: if the remainder is {n}, then the square leaves {n * n % 11} when it is divided by 11."
         for n in range(11)
@@ -411,11 +428,11 @@ DEGENERATE = {
     "sentence": "The answer is 16. " * 40,
     "word": "the " * 200,
     "number": "0 " * 300,
-    "list": "\n".join(f"- The spider has eight legs and the spider has eight legs" for _ in range(20)),
+    "list": "\n".join("- The spider has eight legs and the spider has eight legs" for _ in range(20)),
     "counting nothing": "So we add 8 and 8 and get 16, but wait, let me check that once more. " * 12,
     "two by turns": "Student A: I think it is 16. Student B: No, I think that it is 18. " * 15,
     "code": "    x = x + 1\n    y = y + 1\n" * 40,
-    "after a good start": "Two spiders have eight legs each, which makes sixteen in all. " + "Thank you for the question! " * 30,
+    "after a good start": "Two spiders have eight legs each, sixteen in all. " + "Thank you for the question! " * 30,
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ class AdaptiveLimit:
     Args:
         most: never above it.
         start: where it begins. One round-trip of successes doubles it until the first overload; from
-            then on a round-trip adds a sixteenth of `most`.
+            then on a round-trip adds a sixteenth of `most`, or a quarter of itself if that is less.
     """
 
     def __init__(self, most: int, start: int = 32) -> None:
@@ -30,7 +30,7 @@ class AdaptiveLimit:
     def success(self, era: int) -> None:
         """A request sent in `era` was answered."""
         if era == self.era and self._size < self.most:
-            gain = self._step / self._size if self.era else 1.0
+            gain = min(self._step / self._size, 0.25) if self.era else 1.0
             self._size = min(self._size + gain, float(self.most))
 
     def overload(self, era: int) -> bool:

@@ -12,7 +12,7 @@ _NAMES = (
     r"jupyter_(?:start|text|code|output|script)|empty_output|(?:unused|extra_id_|reserved_)\d+"
 )
 _CONTROL = re.compile(
-    r"<\|[^<>|\n]{1,64}\|>"  # ChatML, Llama 3, Phi, GLM, gpt-oss, Command R
+    r"<\|[^<>|\s](?:[^<>|\n]{0,62}[^<>|\s])?\|>"  # ChatML, Llama 3, Phi, GLM, gpt-oss, Command R
     r"|<\uFF5C[^<>\uFF5C\n]{1,64}\uFF5C>"  # DeepSeek, with full-width bars
     rf"|</?(?:{_NAMES})>"  # Gemma, SmolLM2, Qwen, sentencepiece
     r"|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)|THINK|IMG)\]"  # Mistral

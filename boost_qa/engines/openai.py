@@ -52,9 +52,11 @@ class _Miss:
 class OpenAIEngine:
     """Asks one model behind one URL.
 
-    `extra_body` adds fields to every request; null leaves out a field that the server does not know,
-    as in `{seed: null}`. Without `tokenizer` the server tokenises, so a message with text that looks
-    like a control token is refused rather than asked.
+    `extra_body` adds fields to every request; null leaves out one that the server does not know, as in
+    `{seed: null}`. What a request does not say, servers fill in: vLLM from the model's
+    generation_config.json, llama.cpp with top_k 40 and min_p 0.05; only `extra_body` rules that out.
+    Without `tokenizer` the server tokenises, so a message with text that looks like a control token is
+    refused rather than asked.
 
     Raises:
         RecipeError: if `extra_body` would replace what belongs to the call.
@@ -100,7 +102,7 @@ class OpenAIEngine:
             from boost_qa.engines.chat import ChatTokenizer
 
             self._tokenizer = ChatTokenizer(self._settings.tokenizer)
-            self._constant["stop_token_ids"] = sorted(self._tokenizer.stop_ids)
+            self._constant.setdefault("stop_token_ids", sorted(self._tokenizer.stop_ids))
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
         headers["User-Agent"] = "boost-qa"
         if self._key:
@@ -151,7 +153,7 @@ class OpenAIEngine:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
-            "seed": call.seed % 0x7FFFFFFF,  # servers take 31 bits
+            "seed": call.seed,
         }
         if self._tokenizer:
             body["prompt"] = self._tokenizer.encode(request.messages)

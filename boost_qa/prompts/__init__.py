@@ -2,11 +2,13 @@
 
 A prompt has two texts: `role`, who the agent is, and `task`, what it is shown now, with `{blocks}` for
 the question, the answers and what was said. Blocks are filled in once and never read as templates, so
-braces in a source's text stay what they are.
+braces in a source's text stay what they are. `never` lists regular expressions, without regard to case,
+of what somebody in this role does not say, such as another speaker's name in front of a line.
 """
 
 from __future__ import annotations
 
+import re
 import string
 from dataclasses import dataclass
 from functools import cache
@@ -25,10 +27,16 @@ class Prompt:
 
     role: str
     task: str
+    never: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        return digest(self.role, self.task)[:16]
+        return digest(self.role, self.task, *self.never)[:16]
+
+    def slip(self, text: str) -> str | None:
+        """The first thing in `text` that nobody in this role says, or None."""
+        found = (re.search(pattern, text, re.IGNORECASE) for pattern in self.never)
+        return next((match.group() for match in found if match), None)
 
     @property
     def blocks(self) -> set[str]:
@@ -52,7 +60,7 @@ def load_prompt(scenario: str, role: str, path: str | None = None) -> Prompt:
         if not unknown:  # filled in once, so that it cannot fail midway
             own.role.format(language="")
             own.task.format(**dict.fromkeys(given, ""))
-    except (OSError, ValueError, LookupError, yaml.YAMLError) as error:
+    except (OSError, ValueError, LookupError, re.error, yaml.YAMLError) as error:
         raise RecipeError(
             f"prompt {path}: {error}",
             "A prompt is a YAML file with the texts `role` and `task`; double braces that are no block.",
@@ -72,11 +80,14 @@ def _packaged(scenario: str, role: str) -> Prompt:
 
 def _parse(text: str) -> Prompt:
     fields = yaml.safe_load(text)
-    if not isinstance(fields, dict) or set(fields) != {"role", "task"}:
-        raise ValueError("its keys must be exactly `role` and `task`")
-    if not all(isinstance(text, str) for text in fields.values()):
-        raise ValueError("`role` and `task` must be texts")
-    return Prompt(fields["role"], fields["task"])
+    if not isinstance(fields, dict) or set(fields) | {"never"} != {"role", "task", "never"}:
+        raise ValueError("its keys must be `role` and `task`, and optionally `never`")
+    never = fields.pop("never", None) or []
+    if not isinstance(never, list) or not all(isinstance(text, str) for text in (*fields.values(), *never)):
+        raise ValueError("`role` and `task` must be texts, and `never` a list of texts")
+    for pattern in never:
+        re.compile(pattern)
+    return Prompt(fields["role"], fields["task"], tuple(never))
 
 
 def _names(text: str) -> set[str]:

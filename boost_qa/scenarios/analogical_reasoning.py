@@ -36,7 +36,7 @@ async def analogical_reasoning(
     if not similar:
         raise Rejected("no similar question", "no neighbour within the similarity bounds")
     other = rng.choice(similar)
-    secret = f"\nREFERENCE ANSWER (yours alone, keep it secret)\n{record.answer}\n" if teacher_sees_answer else ""
+    secret = f"\nSOLUTION (secret)\n{record.answer}\n" if teacher_sees_answer else ""
     explanation = await cast["teacher"].say("human", question=record.question, reference=secret)
     posed = Turn(
         "teacher", "human", record.question + separator + explanation.text,

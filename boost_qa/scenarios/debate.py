@@ -28,4 +28,5 @@ async def debate(record: Record, cast: Cast, rng: Random, rounds: Sequence[int] 
 def minutes(said: Sequence[Turn]) -> str:
     """What was said after the question, each line under its speaker's name."""
     names = {"student_a": "Student A", "student_b": "Student B"}
-    return "\n\n".join(f"{names[turn.speaker]}: {turn.text}" for turn in said[1:]) or "Nothing yet."
+    lines = [f"{names[turn.speaker]} said:\n{turn.text}" for turn in said[1:]]
+    return "\n\n".join(lines) or "Nobody has spoken before you."

@@ -1,0 +1,84 @@
+"""Who is asked next, where more requests are ready than an engine has slots."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from boost_qa.engines import Engine
+from boost_qa.types import Reply
+
+Line = tuple[str, int, int]  # kind of job, calls it makes, ordinal of the call: alike in what is still to come
+
+
+@dataclass
+class ModelStats:
+    """Counters of one model; `busy` and `waiting` are requests now."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    busy: int = 0
+    waiting: int = 0
+    slots: int = 0
+
+
+class Desk:
+    """Where requests wait for a free slot of their engine, the longest expected rest first."""
+
+    def __init__(self, engine: Engine, stats: ModelStats, lengths: Lengths) -> None:
+        self.engine, self.stats, self.lengths = engine, stats, lengths
+        self.lines: dict[Line, deque[asyncio.Future[None]]] = {}
+
+    async def enter(self, line: Line) -> None:
+        """Take a slot when it is this request's turn; `leave` gives it back."""
+        turn = asyncio.get_running_loop().create_future()
+        self.lines.setdefault(line, deque()).append(turn)
+        self.stats.waiting += 1
+        self.admit()
+        await turn
+
+    def leave(self) -> None:
+        self.stats.busy -= 1
+        self.admit()
+
+    def admit(self) -> None:
+        """Give free slots to those who wait. Lines are compared now, not when somebody joined them:
+        a run begins with everybody waiting and no length known."""
+        while self.lines and self.stats.busy < self.engine.slots:
+            line = max(self.lines, key=self.lengths.rest)
+            turn = self.lines[line].popleft()
+            if not self.lines[line]:
+                del self.lines[line]
+            self.stats.waiting -= 1
+            if not turn.done():
+                self.stats.busy += 1
+                turn.set_result(None)
+
+    def count(self, reply: Reply) -> None:
+        self.stats.requests += 1
+        self.stats.prompt_tokens += reply.prompt_tokens
+        self.stats.completion_tokens += reply.completion_tokens
+        self.stats.slots = self.engine.slots
+
+
+class Lengths:
+    """How much a job still has to generate, learned from the replies so far."""
+
+    def __init__(self) -> None:
+        self.means: dict[tuple[str, int], tuple[float, int]] = {}
+        self.usual, self.count = 1.0, 0
+
+    def learn(self, line: Line, tokens: int) -> None:
+        kind, _, ordinal = line
+        mean, count = self.means.get((kind, ordinal), (0.0, 0))
+        self.means[kind, ordinal] = (mean + (tokens - mean) / (count + 1), count + 1)
+        self.count += 1
+        self.usual += (tokens - self.usual) / self.count
+
+    def rest(self, line: Line) -> float:
+        """Expected tokens of this call and those after it; the usual reply's where nothing is known."""
+        kind, calls, ordinal = line
+        ahead = range(ordinal, max(calls, ordinal + 1))
+        return sum(self.means.get((kind, later), (self.usual, 0))[0] for later in ahead)
