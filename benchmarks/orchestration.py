@@ -163,13 +163,10 @@ def main() -> None:
             for row in result
         ],
     )
-    shapes = {
-        "prompt_bytes": len(QUESTION),
-        "prompt_tokens": stats["prompt_tokens"],
-        "completion_tokens": stats["completion_tokens"],
-    }
     asked = {key: value if key != "folder" else None for key, value in vars(options).items() if key != "output"}
-    report.write(options.output, PREDICTION, asked | shapes, {"baseline": "bare", "cells": result})
+    report.write(
+        options.output, PREDICTION, asked | {"prompt_bytes": len(QUESTION)}, {"baseline": "bare", "cells": result}
+    )
 
 
 def parse() -> argparse.Namespace:

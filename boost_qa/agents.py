@@ -87,7 +87,7 @@ def cast_for(recipe: Recipe, scenario: str) -> Cast:
     Raises:
         RecipeError: if a prompt file of the recipe cannot be used.
     """
-    settings: Mapping[str, AgentSettings] = dict(recipe.scenarios.active()[scenario].cast)  # type: ignore[index]
+    settings: Mapping[str, AgentSettings] = dict(recipe.scenarios.active()[scenario].cast)
     return {
         role: Agent(
             role=role,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from boost_qa.config import SECRET
 from boost_qa.errors import RecipeError, RunError
 from boost_qa.run_folder import RunFolder
 from boost_qa.types import digest
-
-_SECRET = re.compile(r"(^|[._-])(api_?key|token|secret|password|authorization)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ class ChosenRun:
         from boost_qa.plan import plan
 
         place = str(Path(self.folder).expanduser().resolve()) if self.folder else ""
-        return digest("plan", plan(self._recipe(), self.overrides).digest, place)[:16]
+        planned = plan(self._recipe(), self.overrides)
+        return digest("plan", planned.digest, planned.recipe.model_dump_json(include={"validation"}), place)[:16]
 
     def open(self) -> RunFolder:
         """The finished run: generated or resumed if need be.
@@ -102,6 +101,6 @@ def chosen(
 def _refuse_secrets(overrides: Sequence[str]) -> None:
     for override in overrides:
         name = override.partition("=")[0]
-        if _SECRET.search(name):
+        if SECRET.search(name):
             remedy = "Put it into an environment variable, and the variable's name into models.<name>.api_key_env."
             raise RecipeError(f"override {name}=...: a secret is no part of a recipe", remedy)

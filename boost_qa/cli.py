@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -24,14 +24,20 @@ console = Console()
 INTERRUPTED = 130
 
 
+RECIPE = typer.Argument(help="a recipe file, or the name of a packaged one (demo, demo_small, laptop, paper)")
+CHANGES = typer.Argument(metavar="[KEY=VALUE]...", help="changes to the recipe, such as sources.0.n=100 or seed=3")
+OUTPUT = typer.Option("--output", "-o", help="run folder; by default one in the user's cache")
+REPLAY = typer.Option(help="take every reply from the journal of this run folder; no model is asked")
+RUN = typer.Argument(help="a run folder, or the recipe name of a run in the user's cache")
+FETCH = typer.Argument(metavar="[NAME]...", help="models to fetch; without a name they are listed")
+
+
 @app.command()
 def generate(
-    recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of a packaged one (demo, demo_small, laptop, paper)")],
-    overrides: Annotated[
-        Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="changes to the recipe, such as sources.0.n=100 or seed=3")
-    ] = None,
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="run folder; by default one in the user's cache")] = None,
-    replay: Annotated[Optional[Path], typer.Option(help="take every reply from the journal of this run folder; no model is asked")] = None,
+    recipe: Annotated[str, RECIPE],
+    overrides: Annotated[list[str] | None, CHANGES] = None,
+    output: Annotated[Path | None, OUTPUT] = None,
+    replay: Annotated[Path | None, REPLAY] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
 ) -> None:
     """Generate the dialogues of a recipe. Run it again after an interruption: it goes on where it was."""
@@ -44,7 +50,7 @@ def generate(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="a run folder, or the recipe name of a run in the user's cache")],
+    run: Annotated[str, RUN],
     folder: Annotated[Path, typer.Argument(help="where to write; an earlier export there is replaced")],
     partial: Annotated[bool, typer.Option(help="export what an unfinished run has so far")] = False,
 ) -> None:
@@ -53,15 +59,15 @@ def export(
     from boost_qa.plan import find_run
 
     written = write(find_run(run), folder, partial=partial)
-    console.print(f'written: {written}\nread it with load_dataset("{written}")', highlight=False, markup=False, soft_wrap=True)
+    _print(f'written: {written}\nread it with load_dataset("{written}")')
 
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="a run folder, or the recipe name of a run in the user's cache")],
-    scenario: Annotated[Optional[str], typer.Option(help="only this scenario")] = None,
-    source: Annotated[Optional[str], typer.Option(help="only this source")] = None,
-    find: Annotated[Optional[str], typer.Option(help="only dialogues that contain this text")] = None,
+    run: Annotated[str, RUN],
+    scenario: Annotated[str | None, typer.Option(help="only this scenario")] = None,
+    source: Annotated[str | None, typer.Option(help="only this source")] = None,
+    find: Annotated[str | None, typer.Option(help="only dialogues that contain this text")] = None,
     rejected: Annotated[bool, typer.Option(help="show the rejected records and why")] = False,
     one_per_scenario: Annotated[bool, typer.Option("--one-per-scenario", help="one dialogue of each scenario")] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", help="at most so many")] = 10,
@@ -74,7 +80,8 @@ def show(
     if rejected:
         console.print(refusals(folder, limit))
         return
-    pages = list(browse(folder, scenario=scenario, source=source, find=find, limit=limit, one_per_scenario=one_per_scenario))
+    filters = {"scenario": scenario, "source": source, "find": find}
+    pages = list(browse(folder, **filters, limit=limit, one_per_scenario=one_per_scenario))
     if not pages:
         raise typer.BadParameter("no dialogue matches")
     if len(pages) > 3 and console.is_terminal:
@@ -85,9 +92,7 @@ def show(
 
 
 @app.command()
-def models(
-    fetch: Annotated[Optional[list[str]], typer.Argument(metavar="[NAME]...", help="models to fetch; without a name they are listed")] = None,
-) -> None:
+def models(fetch: Annotated[list[str] | None, FETCH] = None) -> None:
     """List the models known by name, or fetch some of them into the user's cache."""
     from boost_qa import models as known
     from boost_qa.progress import Progress
@@ -98,7 +103,7 @@ def models(
     for name in fetch or ():
         with Progress() as progress:
             model = known.resolve(name, progress=progress.bytes)
-        console.print(f"{model.name}: {model.path} ({model.revision})", highlight=False, markup=False, soft_wrap=True)
+        _print(f"{model.name}: {model.path} ({model.revision})")
 
 
 def main() -> None:
@@ -106,17 +111,17 @@ def main() -> None:
     try:
         app()
     except BoostQAError as error:
-        _say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), "red")
+        _print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), Console(stderr=True), "red")
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
-            _say("interrupted; the same command goes on from here", "yellow")
+            _print("interrupted; the same command goes on from here", Console(stderr=True), "yellow")
         raise
 
 
-def _say(text: str, style: str) -> None:
+def _print(text: str, where: Console = console, style: str | None = None) -> None:
     # lines are left whole, so that paths in them can be copied
-    Console(stderr=True).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    where.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """What can go wrong, in one tree.
 
-    BoostQAError            every error that is ours; `str(error)` says what, where, and the remedy
-    ├── RecipeError         a recipe or an override does not parse            exit code 2
-    ├── SourceError         a source is missing, or its columns are wrong     exit code 2
-    ├── ModelError          a model cannot be found, fetched or verified      exit code 2
-    ├── RunError            a run folder is busy or belongs to another recipe exit code 2
-    ├── EngineError         an engine, server or key failed during a run      exit code 1
-    └── JournalError        the journal cannot be written or read             exit code 1
+BoostQAError            every error that is ours; `str(error)` says what, where, and the remedy
+├── RecipeError         a recipe or an override does not parse            exit code 2
+├── SourceError         a source is missing, or its columns are wrong     exit code 2
+├── ModelError          a model cannot be found, fetched or verified      exit code 2
+├── RunError            a run folder is busy or belongs to another recipe exit code 2
+├── EngineError         an engine, server or key failed during a run      exit code 1
+└── JournalError        the journal cannot be written or read             exit code 1
 
-    Rejected                not an error: a record leaves the run, with its reason, as data
+Rejected                not an error: a record leaves the run, with its reason, as data
 """
 
 from __future__ import annotations

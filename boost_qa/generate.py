@@ -62,12 +62,19 @@ def generate(
     planned = plan(recipe, overrides)
     folder = RunFolder(planned.folder if output is None else output)
     with folder.lock(-1 if wait else 0), Progress(show) as progress:
-        if begun(folder, planned) and folder.finished:
+        before = begun(folder, planned)
+        if before and folder.finished:
             return folder
+        if replay is not None and folder.journal.exists() and not before.get("replayed"):
+            raise RunError(f"{folder.path} has a journal of its own", "Replay into a new --output.")
+        if engines is not None and (missing := set(_used(planned.recipe)) - set(engines)):
+            raise RunError(f"no engine for {', '.join(sorted(missing))}", "Give one for each model that a cast names.")
         lessons = prepare(folder, planned, progress)
         if replay is not None:
-            engines = _recorded(RunFolder(replay), folder, planned.recipe)
-        _teach(folder, planned, lessons, engines or _engines(planned.recipe, progress), progress)
+            engines = _recorded(RunFolder(replay), folder, lessons.manifest, planned.recipe)
+        elif engines is None:
+            engines = _engines(planned.recipe, progress)
+        _teach(folder, planned, lessons, engines, progress)
     return folder
 
 
@@ -92,21 +99,25 @@ def _engines(recipe: Recipe, progress: Progress) -> dict[str, Engine]:
     return {alias: built[recipe.model_name(alias)] for alias in _used(recipe)}
 
 
-def _recorded(source: RunFolder, folder: RunFolder, recipe: Recipe) -> dict[str, Engine]:
+def _recorded(source: RunFolder, folder: RunFolder, manifest: dict[str, Any], recipe: Recipe) -> dict[str, Engine]:
     """Engines that answer nothing: all replies come from the journal of `source`, which is copied."""
     from boost_qa.engines.replay import ReplayEngine
 
     recorded = source.manifest()["models"]
+    manifest["replayed"] = True  # written first: a journal that comes from elsewhere may be copied again
+    folder.write_manifest(manifest)
     Journal.copy(source.journal, folder.journal)
     return {alias: ReplayEngine(recorded.get(alias, {}).get("revision")) for alias in _used(recipe)}
 
 
-def _teach(folder: RunFolder, planned: Plan, lessons: Lessons, engines: Mapping[str, Engine], progress: Progress) -> None:
+def _teach(
+    folder: RunFolder, planned: Plan, lessons: Lessons, engines: Mapping[str, Engine], progress: Progress
+) -> None:
     recipe, manifest = planned.recipe, lessons.manifest
     manifest["models"] = _models(recipe, engines, manifest["models"])
     folder.write_manifest(manifest)
-    by_name = {recipe.model_name(alias): engine for alias, engine in engines.items()}
-    facts = {recipe.model_name(alias): manifest["models"][alias] for alias in engines}
+    by_name = {recipe.model_name(alias): engines[alias] for alias in manifest["models"]}
+    facts = {recipe.model_name(alias): found for alias, found in manifest["models"].items()}
     jobs = [_job(record, scenario, planned, lessons.similar) for record, scenario in lessons.pairs]
     stats = Stats()
     with Journal(folder.journal) as journal, folder.writing() as out, _session(folder, manifest, stats):
@@ -135,14 +146,13 @@ def _session(folder: RunFolder, manifest: dict[str, Any], stats: Stats) -> Itera
         tokens = sum(model.completion_tokens for model in stats.models.values())
         if requests:
             seconds = round(time.monotonic() - began, 1)
-            manifest["sessions"].append(
-                {"started": started, "seconds": seconds, "requests": requests, "completion_tokens": tokens}
-            )
+            session = {"started": started, "seconds": seconds, "requests": requests, "completion_tokens": tokens}
+            manifest["sessions"].append(session)
             folder.write_manifest(manifest)
 
 
 def _job(record: Record, scenario: str, planned: Plan, similar: Mapping[str, Sequence[Record]]) -> Job[Dialogue]:
-    settings = planned.recipe.scenarios.active()[scenario]  # type: ignore[index]
+    settings = planned.recipe.scenarios.active()[scenario]
     extra: dict[str, Any] = {}
     if isinstance(settings, Debate):
         extra = {"rounds": settings.rounds}
@@ -189,15 +199,13 @@ def _row(dialogue: Dialogue, facts: Mapping[str, Mapping[str, Any]]) -> dict[str
 def _models(recipe: Recipe, engines: Mapping[str, Engine], known: Mapping[str, Any]) -> dict[str, Any]:
     """What answers for each alias; a run never mixes two revisions of a model."""
     found = {}
-    for alias, engine in engines.items():
-        settings = recipe.models[alias]
+    for alias in _used(recipe):
+        settings, engine = recipe.models[alias], engines[alias]
         found[alias] = {"engine": settings.engine, "model": settings.model, "revision": engine.revision}
         before = known.get(alias, {}).get("revision")
         if before is not None and before != engine.revision:
-            raise RunError(
-                f"model {settings.model!r} is now {engine.revision}, but this run was begun with {before}",
-                "Bring the old model back, or begin anew with another --output.",
-            )
+            what = f"model {settings.model!r} is now {engine.revision}, but this run was begun with {before}"
+            raise RunError(what, "Bring the old model back, or begin anew with another --output.")
     return found
 
 

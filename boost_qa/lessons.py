@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-import yaml
-
 from boost_qa import models, sources
 from boost_qa.config import AnalogicalReasoning
 from boost_qa.errors import RunError
@@ -66,8 +64,15 @@ def begun(folder: RunFolder, planned: Plan) -> dict[str, Any]:
         return {}
     manifest = folder.manifest()
     if manifest["digest"] != planned.digest:
-        changed = "the prompts have changed since" if manifest["content"] == planned.recipe.content() else "its recipe differs"
-        raise RunError(f"{folder.path} holds another run: {changed}", "Give another --output, or the recipe.yaml in that folder.")
+        same_recipe = manifest["content"] == planned.recipe.content()
+        changed = "the prompts have changed since" if same_recipe else "its recipe differs"
+        remedy = "Give another --output, or the recipe.yaml in that folder."
+        raise RunError(f"{folder.path} holds another run: {changed}", remedy)
+    resolved = planned.recipe.model_dump(mode="json")
+    if manifest["recipe"] != resolved:
+        manifest |= {"name": planned.recipe.name, "recipe": resolved}
+        folder.write_recipe(resolved)
+        folder.write_manifest(manifest)
     return manifest
 
 
@@ -80,10 +85,11 @@ def _begin(folder: RunFolder, planned: Plan, progress: Progress) -> dict[str, An
     if isinstance(analogy, AnalogicalReasoning):
         first = [record for record, scenario in _pairs(planned, records) if scenario == "analogical_reasoning"]
         similar = _neighbours(analogy, first, records, recipe.assign, progress)
-    write_whole(folder.recipe, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    folder.write_recipe(recipe.model_dump(mode="json"))
     folder.write_records(records)
     write_whole(folder.bad_rows_file, "".join(dump(dataclasses.asdict(row)) + "\n" for row in bad))
-    write_whole(folder.neighbours_file, json.dumps({id: [near.id for near in found] for id, found in similar.items()}) + "\n")
+    ids = {id: [near.id for near in found] for id, found in similar.items()}
+    write_whole(folder.neighbours_file, json.dumps(ids) + "\n")
     manifest = {
         "name": recipe.name,
         "digest": planned.digest,

@@ -44,10 +44,8 @@ def plan(recipe: str | Path | Recipe = "demo", overrides: Sequence[str] = ()) ->
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides)
     elif overrides:
-        raise RecipeError(
-            f"overrides {', '.join(overrides)} were given with a Recipe",
-            "Give a file or a name, or change the Recipe itself.",
-        )
+        remedy = "Give a file or a name, or change the Recipe itself."
+        raise RecipeError(f"overrides {', '.join(overrides)} were given with a Recipe", remedy)
     casts = {scenario: cast_for(recipe, scenario) for scenario in recipe.scenarios.active()}
     return Plan(recipe, casts, digest(json.dumps([recipe.content(), _prompts(casts)], sort_keys=True)))
 
@@ -69,4 +67,5 @@ def find_run(run: str | Path) -> RunFolder:
 
 
 def _prompts(casts: Mapping[str, Cast]) -> dict[str, str]:
-    return {f"{scenario}/{role}": agent.prompt.digest for scenario, cast in casts.items() for role, agent in cast.items()}
+    agents = ((f"{scenario}/{role}", agent) for scenario, cast in casts.items() for role, agent in cast.items())
+    return {name: agent.prompt.digest for name, agent in agents}

@@ -10,7 +10,15 @@ from typing import TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as Bars
 from rich.table import Table
 
@@ -27,7 +35,8 @@ class Progress:
         self.console = Console(stderr=True, quiet=not show)
         self.show = show
         self.bars = Bars(
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description}"), BarColumn(),
+            DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
             console=self.console, transient=True, disable=not (show and self.console.is_terminal),
         )  # fmt: skip
         self.tasks: dict[str, object] = {}
@@ -36,7 +45,9 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bars.stop()
 
     def say(self, text: str) -> None:
@@ -51,7 +62,8 @@ class Progress:
         if done == total:
             self.bars.remove_task(self.tasks.pop(what))  # type: ignore[arg-type]
         if self._due(what):
-            self.say(f"{what}: {done / 1e6:,.0f} MB" + (f" of {total / 1e6:,.0f} MB" if total else ""))
+            of = f" of {total / 1e6:,.0f} MB" if total else ""
+            self.say(f"{what}: {done / 1e6:,.0f} MB{of}")
         if not self.tasks:
             self.bars.stop()
 
@@ -112,11 +124,12 @@ class _Board:
 
     def line(self) -> str:
         tokens, rate = self.tokens()
-        done = self.kept.total() + self.rejected.total()
+        rejected, total = self.rejected.total(), self.totals.total()
+        done = self.kept.total() + rejected
         seconds = time.monotonic() - self.began
-        left = f", {seconds / done * (self.totals.total() - done):,.0f} s left" if 0 < done < self.totals.total() else ""
+        left = f", {seconds / done * (total - done):,.0f} s left" if 0 < done < total else ""
         return (
-            f"{done:,} of {self.totals.total():,} dialogues ({self.rejected.total():,} rejected), "
+            f"{done:,} of {total:,} dialogues ({rejected:,} rejected), "
             f"{tokens:,} tokens at {rate:,.0f}/s, {seconds:,.0f} s{left}"
         )
 

@@ -45,12 +45,9 @@ def similar(
         np.clip(cosine, -1, 1, out=cosine)  # float32 makes the cosine of a text with its copy a little more than 1
         cosine[(cosine > max_similarity) | (cosine < min_similarity)] = -np.inf
         for row in cosine:
-            if k < len(row):
-                # all that reach the k-th value, so that a tie at the border is settled by position
-                nearest = np.flatnonzero(row >= np.partition(row, -k)[-k])
-            else:
-                nearest = np.arange(len(row))
-            nearest = nearest[np.isfinite(row[nearest])]
+            # all that reach the k-th value, so that a tie at the border is settled by position
+            kth = np.partition(row, -k)[-k] if k < len(row) else -np.inf
+            nearest = np.flatnonzero((row >= kth) & np.isfinite(row))
             order = np.lexsort((nearest, -row[nearest]))[:k]
             found.append([int(position) for position in nearest[order]])
     return found
@@ -81,7 +78,8 @@ def neighbours(
             others.sort(key=lambda record: record.id)
             queries, candidates = (embed([record.question for record in side]) for side in (mine, others))
             # one more than k: where a record is in its own pool it is left out below
-            for record, near in zip(mine, similar(queries, candidates, k + 1, max_similarity, min_similarity), strict=True):
+            nearest = similar(queries, candidates, k + 1, max_similarity, min_similarity)
+            for record, near in zip(mine, nearest, strict=True):
                 found[record.id] = [others[i] for i in near if others[i].id != record.id][:k]
         else:
             found.update((record.id, []) for record in mine)
@@ -136,9 +134,11 @@ class Embedder:
             import transformers
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise ModelError(f"analogical reasoning needs sentence-transformers: {error}", "pip install 'boost_qa[retrieval]'") from error
-        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+            what = f"analogical reasoning needs sentence-transformers: {error}"
+            raise ModelError(what, "pip install 'boost_qa[retrieval]'") from error
+        transformers.utils.logging.disable_progress_bar()
         try:
             return SentenceTransformer(str(self.folder), local_files_only=True)
         except (OSError, ValueError) as error:
-            raise ModelError(f"{self.folder} is no sentence-transformers model: {error}", "Set scenarios.analogical_reasoning.embedder.") from error
+            what = f"{self.folder} is no sentence-transformers model: {error}"
+            raise ModelError(what, "Set scenarios.analogical_reasoning.embedder.") from error

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import filelock
+import yaml
 
 from boost_qa.errors import RunError
 from boost_qa.types import Record
@@ -69,7 +70,6 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-
         self.recipe = self.path / "recipe.yaml"
         self.journal = self.path / "journal.sqlite"
         self.records_file = self.path / "records.jsonl"
@@ -96,11 +96,15 @@ class RunFolder:
         """
         manifest = self._manifest_or_empty()
         if not manifest:
-            raise RunError(f"{self.path} is no run folder: it has no manifest.json", "Give a folder that `boost-qa generate` wrote.")
+            remedy = "Give a folder that `boost-qa generate` wrote."
+            raise RunError(f"{self.path} is no run folder: it has no manifest.json", remedy)
         return manifest
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         write_whole(self.path / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
+
+    def write_recipe(self, recipe: Mapping[str, Any]) -> None:
+        write_whole(self.recipe, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
 
     def write_records(self, records: Iterable[Record]) -> None:
         write_whole(self.records_file, "".join(dump(dataclasses.asdict(record)) + "\n" for record in records))
@@ -130,9 +134,9 @@ class RunFolder:
         with ExitStack() as stack:
             opened = [stack.enter_context(part.open("w", encoding="utf-8", newline="\n")) for part in parts]
             yield Writer(*opened)
-            for file in opened:
-                file.flush()
-                os.fsync(file.fileno())
+            for written in opened:
+                written.flush()
+                os.fsync(written.fileno())
         for part, file in zip(parts, files, strict=True):
             part.replace(file)
 
@@ -148,7 +152,8 @@ class RunFolder:
             with filelock.FileLock(self.path / ".lock", timeout=timeout):
                 yield
         except filelock.Timeout:
-            raise RunError(f"another process is working in {self.path}", "Wait for it, or give another folder with --output.") from None
+            remedy = "Wait for it, or give another folder with --output."
+            raise RunError(f"another process is working in {self.path}", remedy) from None
 
     def _manifest_or_empty(self) -> dict[str, Any]:
         try:
@@ -156,7 +161,8 @@ class RunFolder:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise RunError(f"{self.path / 'manifest.json'}: {error}", "Delete it and run `boost-qa generate` again; the journal keeps all replies.") from error
+            remedy = "Delete it and run `boost-qa generate` again; the journal keeps all replies."
+            raise RunError(f"{self.path / 'manifest.json'}: {error}", remedy) from error
         return found
 
     @staticmethod

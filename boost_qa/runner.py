@@ -209,8 +209,7 @@ class _Classroom:
             )
         if self.opened is None:
             self.opened = asyncio.create_task(self.open())
-        if not self.opened.done():
-            await asyncio.shield(self.opened)
+        await asyncio.shield(self.opened)
         desk = self.desks[model]
         line = (job.kind, job.calls, call.ordinal)
         await desk.enter(line)

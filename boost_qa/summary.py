@@ -41,7 +41,8 @@ def summary(folder: RunFolder) -> RenderableType:
         table.add_row(name, *(f"{count:,}" for count in (*counts, sum(counts))), **style)
 
     for source in sources:
-        add(source, [kept.get(scenario, {}).get(source, 0) for scenario in scenarios], end_section=source == sources[-1])
+        counts = [kept.get(scenario, {}).get(source, 0) for scenario in scenarios]
+        add(source, counts, end_section=source == sources[-1])
     add("kept", [sum(kept.get(scenario, {}).values()) for scenario in scenarios])
     add("rejected", [sum(rejected.get(scenario, {}).values()) for scenario in scenarios])
     parts: list[RenderableType] = [table]
@@ -58,15 +59,13 @@ def summary(folder: RunFolder) -> RenderableType:
     seconds = sum(session["seconds"] for session in sessions)
     tokens = sum(session["completion_tokens"] for session in sessions)
     rate = f", {tokens / seconds:,.0f} tokens/s over {seconds:,.0f} s" if seconds else ""
-    parts.append(
-        Text(
-            f"{usage['requests']:,} replies; {usage['prompt_tokens']:,} tokens read, {usage['completion_tokens']:,} written{rate}\n"
-            f"rows of the sources that could not be used: {bad:,}\n"
-            f"run folder: {folder.path}",
-            no_wrap=True,  # so that the path can be copied
-            overflow="ignore",
-        )
+    cost = (
+        f"{usage['requests']:,} replies; {usage['prompt_tokens']:,} tokens read, "
+        f"{usage['completion_tokens']:,} written{rate}\n"
+        f"rows of the sources that could not be used: {bad:,}\n"
+        f"run folder: {folder.path}"
     )
+    parts.append(Text(cost, no_wrap=True, overflow="ignore"))  # not wrapped, so that the path can be copied
     return Group(*parts)
 
 
@@ -106,7 +105,11 @@ def page(dialogue: Mapping[str, Any]) -> RenderableType:
             who.append(f"  {turn['model']} at {turn['temperature']}", style="dim")
         lines += [who, Text(turn["text"], style=colour), Text()]
     reference = Text("reference answer\n", style="dim bold").append(Text(dialogue["record"]["answer"], style="dim"))
-    return Panel(Group(*lines, Rule(style="dim"), reference), title=f"{dialogue['scenario']} · {dialogue['record']['id']}", title_align="left")
+    return Panel(
+        Group(*lines, Rule(style="dim"), reference),
+        title=f"{dialogue['scenario']} · {dialogue['record']['id']}",
+        title_align="left",
+    )
 
 
 def refusals(folder: RunFolder, limit: int) -> RenderableType:

@@ -14,7 +14,10 @@ from boost_qa.config import Embedded
 from boost_qa.engines.embedded import EmbeddedEngine
 from boost_qa.types import Call, Message, Request, Sampling
 
-QUESTION = "A tram has 23 passengers. At the square 9 get off and 14 get on; at the park half of them get off. How many are left?"
+QUESTION = (
+    "A tram has 23 passengers. At the square 9 get off and 14 get on; at the park half of them get off. "
+    "How many are left?"
+)
 ANSWER = "After the square there are 23 - 9 + 14 = 28 passengers. Half of 28 is 14. The answer is 14."
 
 
@@ -37,7 +40,8 @@ async def main() -> None:
     # 2. The teacher compares with the answer and guides, without giving it away.
     guidance = await ask(
         engine,
-        "You are a teacher. Say whether the working is correct, name the faulty step, and describe the way. Give no result.",
+        "You are a teacher. Say whether the working is correct, name the faulty step, and describe the way. "
+        "Give no result.",
         f"QUESTION\n{QUESTION}\n\nTHE PUPIL'S WORKING\n{attempt}\n\nREFERENCE ANSWER (keep it secret)\n{ANSWER}",
         0.2,
     )
@@ -46,7 +50,8 @@ async def main() -> None:
     correction = await ask(
         engine,
         "You are the pupil. Own up to the mistake, then solve the question again with every step shown.",
-        f"QUESTION\n{QUESTION}\n\nYOUR WORKING\n{attempt}\n\nTHE TEACHER SAID\n{guidance}\n\nREFERENCE ANSWER\n{ANSWER}",
+        f"QUESTION\n{QUESTION}\n\nYOUR WORKING\n{attempt}\n\nTHE TEACHER SAID\n{guidance}\n\n"
+        f"REFERENCE ANSWER\n{ANSWER}",
         0.2,
     )
     await engine.close()

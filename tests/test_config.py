@@ -75,7 +75,7 @@ def everything() -> dict[str, Any]:
         ],
         "models": {
             "weak": {"engine": "embedded", "model": "tiny"},
-            "middle": {"engine": "replay", "model": "old"},
+            "middle": {"engine": "embedded", "model": "old"},
             "strong": SERVER,
         },
     }
@@ -243,6 +243,11 @@ def test_all_faults_are_named_at_once(tmp_path):
         ({"name": "has space"}, "name: "),
         ({"name": "../up"}, "name: "),
         ({"runner": {"in_flight": 0}}, "runner.in_flight: "),
+        ({"models": SMALL["models"] | {"weak": {"engine": "replay", "model": "m"}}}, "models.weak: "),
+        *(
+            ({"models": SMALL["models"] | {"weak": {"engine": "embedded", "model": "m", "cache_gb": size}}}, said)
+            for size, said in ((0, "models.weak.cache_gb: "), (1.5, "models.weak.cache_gb: "))
+        ),
         ({"layout": "assistant"}, "layout: "),
         ({1: 2}, "1: Keys should be strings"),
     ],
@@ -318,7 +323,7 @@ def test_nothing_else_is_a_recipe(tmp_path_factory, raw):
         ("scenarios.debate.rounds=[2]", "scenarios.debate.rounds", [2]),
         ("runner.in_flight=3", "runner.in_flight", 3),
         ("models.weak.model=a/b=c", "models.weak.model", "a/b=c"),
-        ("models.extra={engine: replay, model: m}", "models.extra.model", "m"),
+        ("models.extra={engine: embedded, model: m}", "models.extra.model", "m"),
         ("language=Old Norse", "language", "Old Norse"),
         ("scenarios.analogical_reasoning.bridge='Now: '", "scenarios.analogical_reasoning.bridge", "Now: "),
     ],
@@ -382,6 +387,22 @@ def test_no_setting_takes_a_key(tmp_path, key):
         assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["api_key", "apiKey", "x_api_key", "auth-token", "Authorization", "password"])
+def test_field_of_a_request_that_looks_like_a_secret_is_refused_and_not_repeated(tmp_path, key):
+    raw = copy.deepcopy(SMALL)
+    raw["models"]["weak"] = {**SERVER, "extra_body": {"top_k": 5, key: "hunter2"}}
+    with pytest.raises(RecipeError, match=rf"models\.weak\.extra_body: {key} looks like a secret") as caught:
+        load_recipe(write(tmp_path, raw))
+    assert "hunter2" not in str(caught.value) and "api_key_env" in str(caught.value)
+
+
+def test_other_fields_of_a_request_are_free(tmp_path):
+    body = {"min_tokens": 3, "stop_token_ids": [1], "skip_special_tokens": False, "chat_template_kwargs": {"x": None}}
+    raw = copy.deepcopy(SMALL)
+    raw["models"]["weak"] = {**SERVER, "extra_body": body}
+    assert load_recipe(write(tmp_path, raw)).models["weak"].extra_body == body
+
+
 def test_variable_of_the_key_is_named_and_never_read(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_KEY", "hunter2")
     raw = copy.deepcopy(SMALL)
@@ -395,7 +416,8 @@ def test_variable_of_the_key_is_named_and_never_read(tmp_path, monkeypatch):
 
 SAME = ["models.strong.base_url=http://elsewhere:1/v1", "models.strong.api_key_env=KEY", "models.strong.concurrency=3",
         "models.strong.timeout=5", "models.strong.retries=1", "models.weak.device=GPU", "models.weak.slots=2",
-        "models.weak.cache_gb=9", "models.weak.threads=4", "runner.in_flight=1"]  # fmt: skip
+        "models.weak.cache_gb=9", "models.weak.threads=4", "runner.in_flight=1", "validation=0.5",
+        "name=other"]  # fmt: skip
 OTHER = ["seed=5", "models.weak.model=other", "models.strong.model=other", "models.strong.revision=abc",
          "models.weak.context=512", "models.strong.tokenizer=folder", "models.strong.extra_body={top_k: 5}",
          "models.strong.extra_body={timeout: 5}", "layout=user", "language=French", "runner.attempts=1", "assign=all",
@@ -410,7 +432,7 @@ OTHER = ["seed=5", "models.weak.model=other", "models.strong.model=other", "mode
 
 
 @pytest.mark.parametrize("override", SAME)
-def test_addresses_and_sizes_are_no_content(tmp_path, override):
+def test_addresses_sizes_splits_and_the_name_are_no_content(tmp_path, override):
     path = write(tmp_path, everything())
     changed = load_recipe(path, [override])
     assert changed != load_recipe(path)

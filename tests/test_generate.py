@@ -432,6 +432,43 @@ def test_what_is_no_content_may_change(tmp_path):
     assert run.finished and board.asked
 
 
+@pytest.mark.parametrize("change", [{"validation": 0.5}, {"name": "renamed"}])
+def test_finished_run_takes_another_split_or_name_and_stays_as_it_is(tmp_path, change):
+    rows = write_rows(tmp_path / "rows.jsonl", 6)
+    run, _ = play(tmp_path / "run", rows_recipe(rows))
+    before, files = run.manifest(), {path.name: path.read_bytes() for path in run.path.iterdir()}
+    changed = rows_recipe(rows).model_copy(update=change)
+    rows.unlink()
+    again, board = play(run.path, changed)
+    assert again.finished and board.asked == [] and board.opened == 0
+    resolved = changed.model_dump(mode="json")
+    assert again.manifest() == before | {"name": changed.name, "recipe": resolved} != before
+    assert load_recipe(again.recipe) == changed
+    same = {"recipe.yaml", "manifest.json"}
+    assert {name for name in files if (run.path / name).read_bytes() != files[name]} == same
+    assert {path.name for path in run.path.iterdir()} == set(files)
+
+
+def test_unfinished_run_goes_on_under_another_split_and_name(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", 6)
+    changed = rows_recipe(rows, validation=0.5).model_copy(update={"name": "renamed"})
+    first = broken(tmp_path / "run", 3, rows_recipe(rows))
+    run, second = play(tmp_path / "run", changed)
+    assert run.finished and not set(first.answered) & set(second.asked)
+    assert run.manifest()["name"] == "renamed" and run.manifest()["recipe"]["validation"] == 0.5
+    assert load_recipe(run.recipe) == changed
+
+
+def test_written_recipe_is_whole_and_in_its_own_order(tmp_path):
+    run = RunFolder(tmp_path)
+    run.recipe.write_text("an earlier, longer recipe" * 99)
+    resolved = recipe(language="Český").model_dump(mode="json")
+    run.write_recipe(resolved)
+    text = run.recipe.read_text(encoding="utf-8")
+    assert yaml.safe_load(text) == resolved and list(yaml.safe_load(text)) == list(resolved)
+    assert "language: Český" in text and [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
 def test_changed_prompt_is_another_run(tmp_path):
     rows, prompt = write_rows(tmp_path / "rows.jsonl", 6), tmp_path / "prompt.yaml"
     prompt.write_text(yaml.safe_dump({"role": "Reply in {language}.", "task": "{question}"}))
@@ -447,10 +484,27 @@ def test_changed_prompt_is_another_run(tmp_path):
 
 def test_two_revisions_of_a_model_are_never_mixed(tmp_path):
     broken(tmp_path, 10)
-    with pytest.raises(RunError, match=r"'weak-model' is now r2, but this run was begun with r1"):
+    with pytest.raises(RunError, match=r"'middle-model' is now r2, but this run was begun with r1"):
         play(tmp_path, revision="r2")
     run, _ = play(tmp_path)
     assert {turn["revision"] for row in run.dialogues() for turn in row["turns"]} == {"r1", None}
+
+
+def test_missing_engines_are_named(tmp_path):
+    board = Blackboard()
+    with pytest.raises(RunError, match="no engine for middle, strong") as caught:
+        generate(recipe(), tmp_path, engines={"weak": Classmate(board)}, show=False)
+    assert caught.value.exit_code == 2 and (board.asked, board.opened) == ([], 0)
+
+
+def test_engines_that_nobody_speaks_with_are_left_alone(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", 3)
+    board, idle = Blackboard(), Blackboard()
+    what = rows_recipe(rows, scenarios={"debate": None, "analogical_reasoning": None})
+    engines = classmates(board) | {"middle": Classmate(idle), "stranger": Classmate(idle)}
+    run = generate(what, tmp_path / "run", engines=engines, show=False)
+    assert run.finished and set(run.manifest()["models"]) == {"weak", "strong"}
+    assert board.opened == 2 and (idle.opened, idle.asked) == (0, [])
 
 
 def test_folder_in_which_another_process_works_is_refused(tmp_path):
@@ -488,6 +542,15 @@ def test_replay_of_an_unfinished_run_says_so(tmp_path):
     broken(tmp_path / "old", 40)
     with pytest.raises(EngineError, match="the journal holds no answer"):
         generate(recipe(), tmp_path / "new", replay=tmp_path / "old", show=False)
+
+
+def test_replay_over_replies_of_its_own_is_refused(whole, tmp_path):
+    broken(tmp_path, 40)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(RunError, match="has a journal of its own") as caught:
+        generate(recipe(), tmp_path, replay=whole[0].path, show=False)
+    assert caught.value.exit_code == 2 and "--output" in str(caught.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_replay_of_no_run_is_refused(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import fnmatch
+import importlib
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import boost_qa
+import boost_qa.config
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "boost_qa"
@@ -71,8 +73,8 @@ HEAVY = {
     "torch": set(),
     "transformers": {"boost_qa.retrieval"},
     "sentence_transformers": {"boost_qa.retrieval"},
-    "openvino": {"boost_qa.engines.embedded"},
-    "openvino_genai": {"boost_qa.engines.embedded"},
+    "openvino": {"boost_qa.engines.embedded_process"},
+    "openvino_genai": {"boost_qa.engines.embedded_process"},
     "openvino_tokenizers": set(),
     "gguf": {"boost_qa.models.prepare"},
     "reasoning_gym": {"boost_qa.sources.reasoning_gym"},
@@ -191,6 +193,22 @@ def test_modules_are_short_and_say_what_they_are(module):
 def test_public_surface():
     assert boost_qa.__all__ == ["RunFolder", "export", "generate", "load"] == sorted(boost_qa.__all__)
     assert all(callable(getattr(boost_qa, name)) for name in boost_qa.__all__)
+
+
+def test_words_of_a_recipe_are_all_in_one_place():
+    """The modules of `boost_qa.config` are its own affair."""
+    for module, path in MODULES.items():
+        if not module.startswith("boost_qa.config"):
+            assert not [name for name in map(ours, imports(path)) if str(name).startswith("boost_qa.config.")], module
+    defined = {
+        name
+        for module in MODULES
+        if module.startswith("boost_qa.config.")
+        for name, value in vars(importlib.import_module(module)).items()
+        if getattr(value, "__module__", "") == module and not name.startswith("_")
+    }
+    assert "Recipe" in defined and defined <= set(boost_qa.config.__all__)
+    assert all(hasattr(boost_qa.config, name) for name in boost_qa.config.__all__)
 
 
 def test_functions_keep_their_names_when_their_modules_are_imported():

@@ -133,10 +133,10 @@ def test_debate_speaks_in_order(rounds):
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_everybody_in_a_debate_hears_all_that_was_said(rounds):
     lesson = scene("debate", rounds=[rounds])
-    assert "You speak first." in lesson.task(0)
+    assert "Nobody has spoken before you." in lesson.task(0)
     for place in range(1, len(lesson.asked)):
         heard = "\n\n".join(f"Student {'AB'[before % 2]} said:\nsaid-{before}." for before in range(place))
-        assert heard in lesson.task(place) and "You speak first." not in lesson.task(place)
+        assert heard in lesson.task(place) and "Nobody has spoken before you." not in lesson.task(place)
         assert lesson.shown(f"said-{place}.") == list(range(place + 1, len(lesson.asked)))
     assert lesson.shown(RECORD.question) == list(range(len(lesson.asked)))
 

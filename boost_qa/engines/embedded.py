@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import math
 import subprocess
 import sys
 from contextlib import suppress
@@ -35,7 +34,7 @@ class EmbeddedEngine:
 
     Temperature 0 is greedy. The same seed gives the same text when a call is alone in the batch; in
     company, sums in another order can change it. `completion_tokens` counts the token that ended the
-    reply, the text is without it. The key-value cache takes `cache_gb`, rounded up to whole GiB.
+    reply, the text is without it. The key-value cache takes `cache_gb`.
 
     Args:
         settings: how to run it.
@@ -143,7 +142,7 @@ class EmbeddedEngine:
             "path": str(self._model.path),
             "device": settings.device,
             "slots": settings.slots,
-            "cache_gb": math.ceil(settings.cache_gb),
+            "cache_gb": settings.cache_gb,
             "threads": settings.threads,
             "slice": PROMPT_SLICE,
             "stop_ids": sorted(self._chat.stop_ids),
@@ -205,5 +204,5 @@ class EmbeddedEngine:
         return EngineError(
             f"record {call.record}: {prompt_tokens} tokens of prompt and up to {call.request.sampling.max_tokens} "
             f"of reply do not fit the key-value cache of {self._model.name}",
-            f"Raise cache_gb of this model (now {self._settings.cache_gb:g}), or lower the agent's max_tokens.",
+            f"Raise cache_gb of this model (now {self._settings.cache_gb}), or lower the agent's max_tokens.",
         )

@@ -15,9 +15,7 @@ async def error_correction(record: Record, cast: Cast, rng: Random) -> Dialogue:
     """
     question = Turn("question", "human", record.question)
     attempt = await cast["weak_student"].say("gpt", question=record.question)
-    guidance = await cast["teacher"].say(
-        "human", question=record.question, attempt=attempt.text, answer=record.answer
-    )
+    guidance = await cast["teacher"].say("human", question=record.question, attempt=attempt.text, answer=record.answer)
     correction = await cast["strong_student"].say(
         "gpt", question=record.question, attempt=attempt.text, guidance=guidance.text, answer=record.answer
     )
