@@ -280,7 +280,7 @@ def test_own_prompt_says_what_is_never_said(tmp_path):
 # --- what nobody in a role says ------------------------------------------------------------------
 
 IN_ROLE = [
-    "Your working is not correct yet. You added the two speeds, but they go in the same direction. Please try again.",
+    "Your working is not correct yet. You added the two speeds, but they go in the same direction.",
     "I took the weekly price for a daily one. Let me solve it again: 3 * 7 = 21. The final number is 21.",
     "I agree with Student A about the first step, but not about the second. 6 + 6 is 12, so I say 12.",
     "1. There are 20 legs.\n2. Each spider has 8.\nFinal answer: 2.5",
