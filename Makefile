@@ -18,7 +18,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 demo: $(VENV)/installed
 	$(BIN)/boost-qa generate $(RECIPE)
 	$(BIN)/boost-qa show --one-per-scenario $(RECIPE)
-	$(BIN)/python builder_scripts/boost_qa.py --recipe $(RECIPE) --output export/$(RECIPE)
+	$(BIN)/boost-qa export $(RECIPE) export/$(RECIPE)
+	@echo '>>> import boost_qa; load_dataset("boost_qa", recipe="$(RECIPE)")'
+	@$(BIN)/python -c 'import boost_qa, datasets; datasets.disable_progress_bars(); \
+		print(datasets.load_dataset("boost_qa", recipe="$(RECIPE)"))'
 
 test: lint
 	$(BIN)/python -m pytest
