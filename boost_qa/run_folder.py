@@ -132,7 +132,9 @@ class RunFolder:
         files = (self.dialogues_file, self.rejected_file)
         parts = [file.with_name(file.name + ".part") for file in files]
         with ExitStack() as stack:
-            opened = [stack.enter_context(part.open("w", encoding="utf-8", newline="\n")) for part in parts]
+            opened = [
+                stack.enter_context(part.open("w", buffering=1, encoding="utf-8", newline="\n")) for part in parts
+            ]
             yield Writer(*opened)
             for written in opened:
                 written.flush()
