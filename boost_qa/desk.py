@@ -25,16 +25,22 @@ class ModelStats:
 
 
 class Desk:
-    """Where requests wait for a free slot of their engine, the longest expected rest first."""
+    """Where requests wait for a free slot of their engine, the longest expected rest first.
 
-    def __init__(self, engine: Engine, stats: ModelStats, lengths: Lengths) -> None:
-        self.engine, self.stats, self.lengths = engine, stats, lengths
-        self.lines: dict[Line, deque[asyncio.Future[None]]] = {}
+    A job that more than `patience` later ones have overtaken goes before them: otherwise the last turns
+    of short dialogues would wait for as long as new dialogues come in.
+    """
 
-    async def enter(self, line: Line) -> None:
-        """Take a slot when it is this request's turn; `leave` gives it back."""
+    def __init__(self, engine: Engine, stats: ModelStats, lengths: Lengths, patience: int) -> None:
+        self.engine, self.stats, self.lengths, self.patience = engine, stats, lengths, patience
+        self.lines: dict[Line, deque[tuple[int, asyncio.Future[None]]]] = {}
+        self.newest = 0
+
+    async def enter(self, line: Line, number: int) -> None:
+        """Take a slot when it is this request's turn; `leave` gives it back. `number` counts the jobs."""
         turn = asyncio.get_running_loop().create_future()
-        self.lines.setdefault(line, deque()).append(turn)
+        self.lines.setdefault(line, deque()).append((number, turn))
+        self.newest = max(self.newest, number)
         self.stats.waiting += 1
         self.admit()
         await turn
@@ -47,14 +53,20 @@ class Desk:
         """Give free slots to those who wait. Lines are compared now, not when somebody joined them:
         a run begins with everybody waiting and no length known."""
         while self.lines and self.stats.busy < self.engine.slots:
-            line = max(self.lines, key=self.lengths.rest)
-            turn = self.lines[line].popleft()
+            line = self.eldest()
+            if self.newest - self.lines[line][0][0] <= self.patience:
+                line = max(self.lines, key=self.lengths.rest)
+            _, turn = self.lines[line].popleft()
             if not self.lines[line]:
                 del self.lines[line]
             self.stats.waiting -= 1
             if not turn.done():
                 self.stats.busy += 1
                 turn.set_result(None)
+
+    def eldest(self) -> Line:
+        """The line whose head belongs to the earliest job."""
+        return min(self.lines, key=lambda line: self.lines[line][0][0])
 
     def count(self, reply: Reply) -> None:
         self.stats.requests += 1

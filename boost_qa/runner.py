@@ -4,7 +4,8 @@ A request goes to its model's desk the moment it exists, and a dialogue goes on 
 is in the journal: there is no batch and no stage. Two bounds hold. `in_flight` is the number of
 dialogues at once, because their histories share the engines' key-value caches; an engine's `slots` is
 the number of requests that it works on at once. Where more dialogues are ready than there are slots,
-the one with the longest expected rest goes first, so that none is left over at the end.
+the one with the longest expected rest goes first, so that none is left over at the end, and none is
+overtaken for ever.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def run(
     """
     done: SimpleQueue[Finished[T] | None] = SimpleQueue()
     failure: list[BaseException] = []
-    class_room = _Classroom(engines, journal, seed, stats or Stats())
+    class_room = _Classroom(engines, journal, seed, stats or Stats(), patience=2 * in_flight)
     loop = new_event_loop()
     main = loop.create_task(class_room.teach(iter(jobs), in_flight, done.put))
 
@@ -145,17 +146,21 @@ def call_for(job: Job[T], ordinal: int, request: Request, seed: int) -> Call:
 class _Classroom:
     """One run while it goes on."""
 
-    def __init__(self, engines: Mapping[str, Engine], journal: Journal, seed: int, stats: Stats) -> None:
+    def __init__(self, engines: Mapping[str, Engine], journal: Journal, seed: int, stats: Stats, patience: int) -> None:
         self.journal, self.seed, self.stats = journal, seed, stats
         self.fresh = len(journal) == 0  # then it has no answer to any call: none is asked twice in a run
         self.lengths = Lengths()
-        self.desks = {model: Desk(engine, stats.models[model], self.lengths) for model, engine in engines.items()}
+        self.desks = {
+            model: Desk(engine, stats.models[model], self.lengths, patience) for model, engine in engines.items()
+        }
         self.opened: asyncio.Task[None] | None = None
 
     async def teach(self, jobs: Iterator[Job[T]], in_flight: int, tell: Callable[[Finished[T]], None]) -> None:
+        numbered = enumerate(jobs)
+
         async def seat() -> None:
-            for job in jobs:  # one iterator for all seats: whoever is free takes the next
-                tell(await self.play(job))
+            for number, job in numbered:  # one iterator for all seats: whoever is free takes the next
+                tell(await self.play(job, number))
                 await asyncio.sleep(0)  # a replayed dialogue has waited for nothing; others, and the end, must get in
 
         try:
@@ -167,7 +172,7 @@ class _Classroom:
                 await asyncio.wait([self.opened])
                 await asyncio.gather(*(engine.close() for engine in self.engines()), return_exceptions=True)
 
-    async def play(self, job: Job[T]) -> Finished[T]:
+    async def play(self, job: Job[T], number: int) -> Finished[T]:
         self.stats.playing += 1
         coroutine, reply = job.start(), None
         try:
@@ -175,7 +180,7 @@ class _Classroom:
                 call = self.next_call(job, coroutine, ordinal, reply)
                 reply = None if self.fresh else self.journal.find(call)
                 if reply is None:
-                    reply = await self.ask(job, call)
+                    reply = await self.ask(job, number, call)
                 else:
                     self.stats.replayed += 1
         except StopIteration as end:
@@ -200,7 +205,7 @@ class _Classroom:
             error.add_note(f"in {job.scenario} for record {job.record!r}")
             raise
 
-    async def ask(self, job: Job[T], call: Call) -> Reply:
+    async def ask(self, job: Job[T], number: int, call: Call) -> Reply:
         """Ask the model, in turn, and give its reply once the journal has it."""
         model = call.request.model
         if model not in self.desks:
@@ -212,7 +217,7 @@ class _Classroom:
         await asyncio.shield(self.opened)
         desk = self.desks[model]
         line = (job.kind, job.calls, call.ordinal)
-        await desk.enter(line)
+        await desk.enter(line, number)
         try:
             reply = await desk.engine.ask(call)
             await self.journal.add(call, reply)  # still in its slot: at most `slots` replies can be lost

@@ -536,3 +536,31 @@ def test_a_dialogue_goes_on_when_its_reply_is_on_disk(journal):
 
     results(talks(20, turns=4), Looking(slots=8), journal, in_flight=16)
     assert missing == [0] * 80
+
+
+def test_nobody_is_overtaken_for_ever(tmp_path):
+    """Short dialogues wait behind long ones, but not for longer than some in_flight later jobs."""
+    lateness = []
+
+    async def talk(calls: int):
+        for turn in range(calls):
+            await Request("model", (Message("user", str(turn)),))
+
+    class Engine:
+        slots, revision = 2, None
+
+        async def open(self):
+            pass
+
+        async def close(self):
+            pass
+
+        async def ask(self, call):
+            await asyncio.sleep(0)
+            return Reply("x", "stop", 1, 10)
+
+    jobs = [Job(str(n), "talk", lambda c=1 if n % 2 else 5: talk(c), 1 if n % 2 else 5, str(n % 2)) for n in range(600)]
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        for place, end in enumerate(run(jobs, {"model": Engine()}, journal, in_flight=8)):
+            lateness.append(place - int(end.job.record))
+    assert max(lateness) <= 3 * 8
