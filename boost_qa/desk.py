@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import heapq
 from dataclasses import dataclass
 
 from boost_qa.engines import Engine
@@ -33,13 +33,13 @@ class Desk:
 
     def __init__(self, engine: Engine, stats: ModelStats, lengths: Lengths, patience: int) -> None:
         self.engine, self.stats, self.lengths, self.patience = engine, stats, lengths, patience
-        self.lines: dict[Line, deque[tuple[int, asyncio.Future[None]]]] = {}
+        self.lines: dict[Line, list[tuple[int, asyncio.Future[None]]]] = {}  # heaps: the earliest job first
         self.newest = 0
 
     async def enter(self, line: Line, number: int) -> None:
         """Take a slot when it is this request's turn; `leave` gives it back. `number` counts the jobs."""
         turn = asyncio.get_running_loop().create_future()
-        self.lines.setdefault(line, deque()).append((number, turn))
+        heapq.heappush(self.lines.setdefault(line, []), (number, turn))  # a job asks one thing at a time
         self.newest = max(self.newest, number)
         self.stats.waiting += 1
         self.admit()
@@ -56,7 +56,7 @@ class Desk:
             line = self.eldest()
             if self.newest - self.lines[line][0][0] <= self.patience:
                 line = max(self.lines, key=self.lengths.rest)
-            _, turn = self.lines[line].popleft()
+            _, turn = heapq.heappop(self.lines[line])
             if not self.lines[line]:
                 del self.lines[line]
             self.stats.waiting -= 1
@@ -65,7 +65,7 @@ class Desk:
                 turn.set_result(None)
 
     def eldest(self) -> Line:
-        """The line whose head belongs to the earliest job."""
+        """The line in which the earliest job waits."""
         return min(self.lines, key=lambda line: self.lines[line][0][0])
 
     def count(self, reply: Reply) -> None:

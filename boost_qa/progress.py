@@ -107,6 +107,7 @@ class _Board:
         self.totals = Counter(job.scenario for job in jobs)
         self.kept: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
+        self.replayed = 0  # dialogues that came from the journal alone
         self.bar = Bars(
             TextColumn("dialogues"), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
@@ -115,7 +116,13 @@ class _Board:
 
     def count(self, end: Finished[T]) -> None:
         (self.kept if end.rejected is None else self.rejected)[end.job.scenario] += 1
-        self.bar.update(self.task, completed=self.kept.total() + self.rejected.total())
+        if not any(model.requests for model in list(self.stats.models.values())):
+            self.replayed, self.began = self.done, time.monotonic()  # rates are those of the models
+        self.bar.update(self.task, completed=self.done)
+
+    @property
+    def done(self) -> int:
+        return self.kept.total() + self.rejected.total()
 
     def tokens(self) -> tuple[int, float]:
         """Tokens generated, and per second."""
@@ -124,12 +131,10 @@ class _Board:
 
     def line(self) -> str:
         tokens, rate = self.tokens()
-        rejected, total = self.rejected.total(), self.totals.total()
-        done = self.kept.total() + rejected
-        seconds = time.monotonic() - self.began
-        left = f", {seconds / done * (total - done):,.0f} s left" if 0 < done < total else ""
+        total, seconds, played = self.totals.total(), time.monotonic() - self.began, self.done - self.replayed
+        left = f", {seconds / played * (total - self.done):,.0f} s left" if played and self.done < total else ""
         return (
-            f"{done:,} of {total:,} dialogues ({rejected:,} rejected), "
+            f"{self.done:,} of {total:,} dialogues ({self.rejected.total():,} rejected), "
             f"{tokens:,} tokens at {rate:,.0f}/s, {seconds:,.0f} s{left}"
         )
 
