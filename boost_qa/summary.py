@@ -113,12 +113,13 @@ def page(dialogue: Mapping[str, Any]) -> RenderableType:
 
 
 def refusals(folder: RunFolder, limit: int) -> RenderableType:
-    """The rejected records of a run, with reasons."""
+    """The rejected records of a run, with reasons and the beginning of the details."""
     table = Table(header_style="dim")
     for name in ("record", "scenario", "reason", "detail"):
         table.add_column(name, overflow="fold")  # whole, to be copied
     for row in islice(folder.rejected(), limit):
-        table.add_row(*(Text(str(row[name])) for name in ("record", "scenario", "reason", "detail")))
+        detail = " ".join(row["detail"].split())[:160]
+        table.add_row(*map(Text, (row["record"], row["scenario"], row["reason"], detail)))
     return table
 
 
