@@ -37,6 +37,7 @@ lint: $(VENV)/tested
 $(BIN)/python:
 	@echo "building $(VENV) (a few minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) --upgrade pip
 
 $(VENV)/installed: setup.cfg constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --editable '.[all]'

@@ -206,6 +206,7 @@ def _wheel(wheel: Wheel, scratch: Path, progress: Callable[[int], None]) -> Path
         whole.unlink()  # torn by a crash
     _pip_download(wheel.pin, scratch, progress)
     file = next(scratch.glob(pattern))
+    progress(file.stat().st_size)  # pip before 24.1 tells nothing on the way
     check(file, wheel.sha256)
     return file
 
