@@ -278,7 +278,6 @@ def test_version_can_be_read_without_an_import(setup):
 
 
 def test_wheel_holds_everything(setup, tmp_path):
-    pytest.importorskip("setuptools", minversion="77")
     tree = tmp_path / "tree"
     without = shutil.ignore_patterns("__pycache__", "*.pyc")
     for name in ("boost_qa", "recipes", "model_cards"):
