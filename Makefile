@@ -11,7 +11,7 @@ VENV ?= .venv
 CAST ?= full
 BIN := $(VENV)/bin
 RECIPE := $(if $(filter small,$(CAST)),demo_small,demo)
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-slow lint clean
 
