@@ -1,0 +1,208 @@
+"""One fine-tuning, from a recipe to a folder with an adapter and `run.json`.
+
+The folder is also where a stopped run goes on: the same command finds the last whole checkpoint. It belongs
+to one recipe; another one is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+from accelerate import PartialState
+from peft.tuners.tuners_utils import BaseTunerLayer
+from rich.console import Console
+from transformers import PreTrainedModel
+from trl import SFTTrainer, get_peft_config, get_quantization_config
+
+from boost_qa.errors import RunError
+from boost_qa.train.dialogues import load_dialogues
+from boost_qa.train.plan import Plan, make_plan, shown
+from boost_qa.train.preflight import Parts, read_parts
+from boost_qa.train.prepare import Rows, prepare
+from boost_qa.train.report import Meter, Report, read_report
+from boost_qa.train.settings import Settings
+from boost_qa.train.varlen import attention
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+# What an adapter or model folder consists of. TRL and PEFT also leave a card with gaps, and a pickle of all arguments.
+_KEPT = re.compile(
+    r".*\.safetensors(\.index\.json)?|(adapter_|generation_)?config\.json|chat_template\.jinja"
+    r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|tokenizer\.model|merges\.txt"
+)
+
+
+def finetune(settings: Settings, console: Console | None = None) -> Path | None:
+    """Train as the recipe says; go on where a stopped run was.
+
+    Returns:
+        The folder with the adapter (or the whole model), tokenizer, generation config, run.json and loss.png;
+        None after a dry run.
+
+    Raises:
+        BoostQAError: for whatever is wrong beforehand, before weights are loaded.
+        RunError: if the folder belongs to another recipe.
+    """
+    state = PartialState()
+    console = console or Console()
+    folder = Path(settings.sft.output_dir)
+    parts = read_parts(settings)
+    with _quiet(state.is_main_process):
+        dialogues = load_dialogues(settings.ours)
+        if not settings.ours.dry_run and _is_done(folder, settings, dialogues.facts):
+            if state.is_main_process:
+                console.print(f"{folder}: this recipe is trained already; delete the folder to train it again")
+            return folder
+        rows = prepare(dialogues.train, dialogues.validation, parts.tokenizer, settings, state.num_processes)
+    plan = make_plan(settings, parts.config, rows.counts, state.num_processes)
+    if state.is_main_process:
+        console.print(shown(plan))
+    if settings.ours.dry_run:
+        return None
+    report = Report(folder, settings, parts, dialogues.facts, plan)
+    if state.is_main_process:
+        report.begin()
+    state.wait_for_everyone()
+    trainer = make_trainer(settings, parts, rows, plan)
+    meter = Meter(trainer)
+    trainer.add_callback(meter)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    _save(trainer, folder)
+    if state.is_main_process:
+        report.finish(trainer.state.log_history, meter.measured())
+        console.print(f"written: {folder}")
+    return folder
+
+
+def make_trainer(settings: Settings, parts: Parts, rows: Rows, plan: Plan, model: PreTrainedModel | None = None) -> Any:
+    """TRL's trainer for prepared rows.
+
+    Args:
+        model: weights to train instead of those the recipe names.
+    """
+    args = settings.sft
+    args.gradient_accumulation_steps = rows.counts.accumulation
+    args.gradient_checkpointing = plan.checkpoint_every > 0
+    if plan.checkpoint_every:
+        args.gradient_checkpointing_kwargs = {"use_reentrant": False, "every_n_layers": plan.checkpoint_every}
+    args.dataset_kwargs = {"skip_prepare_dataset": True}  # the rows are tokenised, marked and packed
+    chosen = attention(settings.model.attn_implementation or "sdpa")
+    if model is None:
+        args.model_init_kwargs = {
+            **(args.model_init_kwargs or {}),
+            "revision": parts.revision,
+            "dtype": settings.model.dtype,
+            "attn_implementation": chosen.name,
+        }
+    trainer = _Trainer(
+        model=model or parts.source,
+        args=args,
+        train_dataset=rows.train,
+        eval_dataset=rows.validation,
+        processing_class=parts.tokenizer.tokenizer,
+        peft_config=get_peft_config(settings.model),
+        quantization_config=get_quantization_config(settings.model),
+    )
+    _stop_at(trainer.model, parts.tokenizer.stop)
+    quick(trainer.model, input_casts=settings.ours.input_casts, compile_layers=settings.ours.compile_layers)
+    return trainer
+
+
+def quick(model: Any, *, input_casts: bool, compile_layers: bool) -> None:
+    """Switch PEFT's float32 copies of adapter inputs off, and compile the decoder layers one by one.
+
+    Under autocast the copies are cast straight back, so without them the losses are the same to the last digit.
+    """
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = input_casts
+    if compile_layers:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        for layer in base.model.layers:
+            layer.compile()
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; those that were not are deleted."""
+    found = [
+        (int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := _CHECKPOINT.fullmatch(path.name))
+    ]
+    for _, path in sorted(found, reverse=True):
+        try:  # transformers writes this file last
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            return str(path)
+    return None
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc]
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: TRL's card names no base model, and a wrong licence key."""
+
+
+def _is_done(folder: Path, settings: Settings, data: Mapping[str, Any]) -> bool:
+    """Whether the folder holds this recipe's finished run.
+
+    Raises:
+        RunError: if it holds another recipe's, or the dataset is no longer the same.
+    """
+    if not folder.exists():
+        return False
+    earlier = read_report(folder)
+    if earlier is None:
+        if any(folder.iterdir()):
+            raise RunError(f"{folder} is not empty, and no run of ours", "Give another --output_dir.")
+        return False
+    own = settings.material() | {"rows of the dataset": data["fingerprint"]}
+    other = earlier["recipe"]["material"] | {"rows of the dataset": earlier["data"]["fingerprint"]}
+    different = sorted(key for key in own.keys() | other.keys() if own.get(key) != other.get(key))
+    if different:
+        changes = ", ".join(f"{key}: {other.get(key)} there, {own.get(key)} now" for key in different)
+        raise RunError(f"{folder} belongs to another recipe ({changes})", "Give another --output_dir, or delete it.")
+    return bool(earlier["finished"])
+
+
+def _stop_at(model: Any, stop: int) -> None:
+    """Generation ends at our stop token, and at those the model had before. Saved with the adapter."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    had = base.generation_config.eos_token_id
+    others = [] if had is None else had if isinstance(had, list) else [had]
+    base.generation_config.eos_token_id = [stop, *(each for each in others if each != stop)]
+    base.config.eos_token_id = stop
+
+
+def _save(trainer: Any, folder: Path) -> None:
+    """The finished files, written beside and then moved into place."""
+    beside = folder / ".writing"
+    trainer.save_model(str(beside))
+    if not trainer.args.should_save:
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base.generation_config.save_pretrained(beside)
+    for file in sorted(beside.iterdir()):
+        if _KEPT.fullmatch(file.name):
+            file.replace(folder / file.name)
+    shutil.rmtree(beside)
+
+
+@contextlib.contextmanager
+def _quiet(main: bool) -> Iterator[None]:
+    """Progress bars on one process only."""
+    if not main:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
+__all__ = ["finetune", "last_checkpoint", "make_trainer", "quick"]

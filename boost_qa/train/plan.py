@@ -1,0 +1,192 @@
+"""What a fine-tuning will do and cost, said before it begins."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+from transformers import PretrainedConfig
+
+from boost_qa.errors import RecipeError
+from boost_qa.train import cost
+from boost_qa.train.dialogues import load_dialogues
+from boost_qa.train.preflight import read_config, read_parts
+from boost_qa.train.prepare import Counts, assume, prepare
+from boost_qa.train.settings import Settings
+from boost_qa.train.template import UNTRAINED
+
+Sharding = Literal["none", "ddp", "fsdp", "zero3"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known beforehand; `prediction` is None where no GPU is named or here."""
+
+    counts: Counts
+    checkpoint_every: int
+    gpu: cost.Gpu | None
+    prediction: cost.Prediction | None
+    warnings: tuple[str, ...]
+
+
+def make_plan(
+    settings: Settings, config: PretrainedConfig, counts: Counts, devices: int, sharding: Sharding | None = None
+) -> Plan:
+    """Counts joined with a prediction of memory and time.
+
+    Args:
+        devices: GPUs that share each step.
+        sharding: how they share the model; by default what `accelerate launch` has been told.
+
+    Raises:
+        RecipeError: if `checkpoint_every` names more layers than there are.
+    """
+    gpu = this_gpu() if settings.ours.gpu is None else cost.gpu(settings.ours.gpu)
+    training = _training(settings, counts, devices, sharding or _sharding(devices))
+    work = cost.Work(
+        tokens=counts.tokens,
+        padded_tokens=counts.padded,
+        supervised=counts.supervised,
+        pairs=counts.pairs,
+        steps=counts.steps,
+        epochs=counts.epochs,
+    )
+    every = _checkpoint(settings, config, training, work, gpu)
+    training = replace(training, checkpoint_every=every)
+    prediction = cost.predict(config, training, work, gpu) if gpu else None
+    return Plan(counts, every, gpu, prediction, tuple(_warnings(settings, prediction)))
+
+
+def plan_recipe(
+    settings: Settings, devices: int, sharding: Sharding | None, dialogues: int | None = None, tokens: int = 600
+) -> Plan:
+    """The plan of a recipe, without loading its weights.
+
+    Args:
+        dialogues: reckon with so many dialogues of `tokens` tokens on average, instead of reading the dataset; then
+            the tokenizer is not needed either, nor the Hub for the models whose shape is known.
+
+    Raises:
+        BoostQAError: for whatever is wrong with the recipe, its model or its dataset.
+    """
+    if dialogues is not None:
+        config = cost.shape(str(settings.model.model_name_or_path)) or read_config(settings)
+        return make_plan(settings, config, assume(dialogues, tokens, settings, devices), devices, sharding)
+    parts, data = read_parts(settings), load_dialogues(settings.ours)
+    rows = prepare(data.train, data.validation, parts.tokenizer, settings, devices)
+    return make_plan(settings, parts.config, rows.counts, devices, sharding)
+
+
+def this_gpu() -> cost.Gpu | None:
+    """The GPU of this machine, with its own memory; None without one, or if its speed is not known."""
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    words = properties.name.lower().replace(" ", "-")  # such as nvidia-h100-80gb-hbm3
+    gib = properties.total_memory / 2**30
+    named = [each for name, each in cost.gpus().items() if name.partition("-")[0] in words]
+    # of several of a kind (a100-40 and a100-80, h100 and h100-pcie), what the name says, then the nearest memory
+    named.sort(key=lambda each: (each.name not in words, abs(each.memory_gib - gib)))
+    return replace(named[0], memory_gib=gib) if named else None
+
+
+def shown(plan: Plan) -> Group:
+    """The plan for the human eye."""
+    counts = plan.counts
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for label, value in _counted(counts):
+        table.add_row(label, value)
+    if plan.prediction and plan.gpu:
+        table.add_row("", "")
+        table.add_row("predicted for", f"{plan.gpu.name}, checkpoint_every: {plan.checkpoint_every}")
+        for label, value in cost.describe(plan.prediction):
+            table.add_row(label, value)
+    speakers = Table("speaker (assistant turns)", "tokens", "with loss", box=None, padding=(0, 2, 0, 0))
+    for speaker, (spoken, learned) in counts.speakers.items():
+        speakers.add_row(speaker, f"{spoken:,}", f"{learned:,}")
+    notes = [Text(f"note: {warning}", style="yellow") for warning in plan.warnings]
+    return Group(table, "", speakers, *notes)
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values, for run.json and `--json`."""
+    return {
+        "counts": asdict(plan.counts),
+        "checkpoint_every": plan.checkpoint_every,
+        "gpu": plan.gpu.name if plan.gpu else None,
+        "prediction": cost.as_dict(plan.prediction) if plan.prediction else None,
+        "warnings": list(plan.warnings),
+    }
+
+
+def _counted(counts: Counts) -> list[tuple[str, str]]:
+    dropped = "".join(f"; {count:,} left out: {reason}" for reason, count in counts.dropped.items())
+    fill = "" if counts.fill is None else f", {counts.fill:.1%} full"
+    return [
+        ("dialogues", f"{counts.dialogues:,}, the longest {counts.longest:,} tokens{dropped}"),
+        ("tokens an epoch", f"{counts.tokens:,}, of them {counts.supervised:,} with loss"),
+        ("with padding", f"{counts.padded:,}"),
+        ("rows", f"{counts.rows:,}{fill}"),
+        ("steps", f"{counts.steps:,} ({counts.epochs:g} epochs, gradient accumulation {counts.accumulation})"),
+    ]
+
+
+def _training(settings: Settings, counts: Counts, devices: int, sharding: Sharding) -> cost.Training:
+    sft, model = settings.sft, settings.model
+    row = int(sft.max_length) if sft.packing else counts.longest
+    multiple = sft.pad_to_multiple_of or 1
+    return cost.Training(
+        method=settings.method,
+        rank=model.lora_r if model.use_peft else 0,
+        targets=tuple(model.lora_target_modules or ()),
+        dropout=model.lora_dropout if model.use_peft else 0.0,
+        dtype=str(model.dtype),
+        autocast=bool(sft.bf16),
+        input_casts=settings.ours.input_casts,
+        checkpoint_every=0,
+        compile_layers=settings.ours.compile_layers,
+        optimizer=str(getattr(sft.optim, "value", sft.optim)),
+        row_tokens=-(-row // multiple) * multiple * sft.per_device_train_batch_size,
+        sharding=sharding,
+        devices=devices,
+        attention=_attention(str(model.attn_implementation or "sdpa")),
+    )
+
+
+def _attention(name: str) -> Any:
+    return "flash" if name.startswith("flash") else name if name in ("torch_varlen", "eager") else "sdpa"
+
+
+def _sharding(devices: int) -> Sharding:
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        return "fsdp"
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+        return "zero3"
+    return "ddp" if devices > 1 else "none"
+
+
+def _checkpoint(
+    settings: Settings, config: PretrainedConfig, training: cost.Training, work: cost.Work, gpu: cost.Gpu | None
+) -> int:
+    if settings.ours.checkpoint_every == "auto":
+        return cost.checkpoint_for(config, training, work, gpu) if gpu else 0
+    every = int(settings.ours.checkpoint_every)
+    if every > config.num_hidden_layers:
+        raise RecipeError(
+            f"checkpoint_every: {every}, but the model has {config.num_hidden_layers} layers", "0 means none, 1 each."
+        )
+    return every
+
+
+def _warnings(settings: Settings, prediction: cost.Prediction | None) -> list[str]:
+    found = []
+    if settings.method != "full" and settings.ours.template in UNTRAINED:
+        found.append(UNTRAINED[settings.ours.template])
+    if prediction and not prediction.fits:
+        found.append("this does not fit: " + ("; ".join(prediction.remedies) or "no change was found that does"))
+    return found

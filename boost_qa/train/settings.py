@@ -1,0 +1,291 @@
+"""Reading the recipe of a fine-tuning, and errors that name the key.
+
+A recipe is flat YAML. Its keys are ours (`DialogueArguments`), TRL's `SFTConfig` (and with it transformers'
+`TrainingArguments`) and TRL's `ModelConfig`; `--key value` on the command line changes them. TRL's own
+script drops a key it does not know without a word; here it is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import torch
+import yaml
+from trl import ModelConfig, SFTConfig, TrlParser
+
+from boost_qa.config import SECRET
+from boost_qa.errors import RecipeError
+from boost_qa.recipe_file import recipe_folder
+from boost_qa.train.arguments import DialogueArguments
+
+EXAMPLE = "An example is recipes/sft/llama-3-8b/lora.yaml."
+
+# TRL's keys whose work is done here, and the key of ours that replaces them.
+REPLACED = {
+    "assistant_only_loss": "loss_on",
+    "completion_only_loss": "loss_on",
+    "chat_template_path": "template",
+    "eos_token": "template",
+    "pad_token": "template",
+    "dataset_text_field": "dataset",
+    "dataset_kwargs": "dataset",
+    "truncation_mode": "too_long",
+    "padding_free": "packing",
+    "gradient_checkpointing": "checkpoint_every",
+    "gradient_checkpointing_kwargs": "checkpoint_every",
+    "activation_checkpointing": "checkpoint_every",
+    "activation_checkpointing_kwargs": "checkpoint_every",
+    "torch_compile": "compile_layers",
+    "resume_from_checkpoint": "output_dir",
+    "push_to_hub": "output_dir",
+    "fsdp": "the file that `accelerate launch --config_file` reads",
+    "fsdp_config": "the file that `accelerate launch --config_file` reads",
+    "deepspeed": "the file that `accelerate launch --config_file` reads",
+}
+
+# What changes no weight: a run may be resumed with other values.
+IMMATERIAL = frozenset(
+    [
+        "dry_run",
+        "gpu",
+        "logging_steps",
+        "logging_strategy",
+        "logging_first_step",
+        "report_to",
+        "run_name",
+        "project",
+        "disable_tqdm",
+        "log_level",
+        "log_level_replica",
+        "save_steps",
+        "save_strategy",
+        "save_total_limit",
+        "dataset_num_proc",
+        "dataloader_num_workers",
+        "dataloader_pin_memory",
+        "eval_steps",
+        "eval_strategy",
+        "per_device_eval_batch_size",
+        "output_dir",
+        "trackio_space_id",
+        "trackio_bucket_id",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A recipe, read.
+
+    `given` is what the recipe file and the command line set, by key, as plain values; `file` is the recipe's path.
+    """
+
+    ours: DialogueArguments
+    sft: SFTConfig
+    model: ModelConfig
+    given: Mapping[str, Any]
+    file: Path | None
+
+    @property
+    def method(self) -> Literal["lora", "qlora", "full"]:
+        if not self.model.use_peft:
+            return "full"
+        return "qlora" if self.model.load_in_4bit or self.model.load_in_8bit else "lora"
+
+    def material(self) -> dict[str, Any]:
+        """What decides the weights that come out: the settings that a resumed run must share."""
+        return {key: value for key, value in sorted(self.given.items()) if key not in IMMATERIAL}
+
+
+def read_settings(arguments: Sequence[str], *, plan_only: bool = False) -> Settings:
+    """The settings of `--config RECIPE [--key value]...`.
+
+    Args:
+        arguments: the command line, without the program's name.
+        plan_only: nothing will be trained, so no GPU is needed; `--dry_run true` has the same effect.
+
+    Raises:
+        RecipeError: naming the file, the key, and the nearest known key.
+        SystemExit: after `--help`.
+    """
+    file, changes = _split(arguments)
+    given = dict(_from_file(file)) if file else {}
+    given |= changes
+    for key in given:
+        _refuse(key, file if key not in changes else None)
+    parser = _Parser((DialogueArguments, SFTConfig, ModelConfig), prog="python -m boost_qa.train")
+    if "help" in changes:
+        parser.parse_args(["--help"])
+    parsed = dict(given)
+    if (plan_only or _is_true(given.get("dry_run"))) and not torch.cuda.is_available():
+        parsed["use_cpu"] = True  # transformers refuses bf16 without a GPU, even where nothing is run
+    # Scalars go through argparse as text, so that its types check those of the file, too.
+    parser.set_defaults_with_config(**{key: _as_text(value) for key, value in parsed.items()})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of a default that TRL itself sets
+            ours, sft, model = parser.parse_args_into_dataclasses(args=[])
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{file or 'command line'}: {_device(error)}", f"Correct that key. {EXAMPLE}") from error
+    _complete(ours, sft, model, file)
+    return Settings(ours, sft, model, _values(given, ours, sft, model), file)
+
+
+class _Parser(TrlParser):  # type: ignore[misc]
+    def error(self, message: str) -> NoReturn:
+        raise RecipeError(message, f"Correct that key. {EXAMPLE}")
+
+
+def _split(arguments: Sequence[str]) -> tuple[Path | None, dict[str, Any]]:
+    """The recipe's path, and the `--key value` changes to it (values as YAML would read them)."""
+    file: Path | None = None
+    changes: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        flag = rest.pop(0)
+        if flag in ("-h", "--help"):
+            changes["help"] = True
+            continue
+        if not flag.startswith("--"):
+            raise RecipeError(f"{flag!r} is not --key", f"Write --config RECIPE [--key value]... {EXAMPLE}")
+        name, equals, value = flag[2:].partition("=")
+        values = [value] if equals else []
+        while not equals and rest and not rest[0].startswith("--"):
+            values.append(rest.pop(0))
+        key = name.replace("-", "_")
+        if key == "config":
+            file = find_recipe(" ".join(values))
+        else:
+            changes[key] = _read(values)
+    return file, changes
+
+
+def _read(values: Sequence[str]) -> Any:
+    if not values:
+        return True
+    read = [yaml.safe_load(value) for value in values]
+    return read[0] if len(read) == 1 else read
+
+
+def find_recipe(path: str) -> Path:
+    """The file that `path` means: itself, or the packaged recipe of that name, such as `llama-3-8b/lora`.
+
+    Raises:
+        RecipeError: if there is neither.
+    """
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    folder = recipe_folder("sft")
+    packaged = {each.relative_to(folder).with_suffix("").as_posix(): each for each in sorted(folder.glob("*/*.yaml"))}
+    if path in packaged:
+        return packaged[path]
+    raise RecipeError(f"no recipe {path!r}", f"Give a YAML file, or one of: {', '.join(packaged)}.")
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{file}: {error}", f"A recipe is a YAML file; {EXAMPLE}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{file}: holds no mapping", f"A recipe is `key: value` lines; {EXAMPLE}")
+    return {str(key): value for key, value in raw.items()}
+
+
+def known_keys() -> frozenset[str]:
+    """Every key a recipe may have."""
+    return frozenset(_names()) - REPLACED.keys()
+
+
+def _names() -> Iterator[str]:
+    for cls in (DialogueArguments, SFTConfig, ModelConfig):
+        yield from (each.name for each in fields(cls) if each.init)
+
+
+def _refuse(key: str, file: Path | None) -> None:
+    where = f"{file}: " if file else ""
+    if key == "help":
+        return
+    if key in REPLACED:
+        raise RecipeError(f"{where}{key} is not used here", f"Its work is done by: {REPLACED[key]}.")
+    if SECRET.search(key):
+        raise RecipeError(
+            f"{where}{key}: a secret is no part of a recipe", "Run `hf auth login`, or set HF_TOKEN in the environment."
+        )
+    if key not in known_keys():
+        near = difflib.get_close_matches(key, sorted(known_keys()), n=1, cutoff=0.5)
+        nearest = f" (nearest known key: {near[0]!r})" if near else ""
+        hint = _GONE.get(key, f"`python -m boost_qa.train --help` lists them. {EXAMPLE}")
+        raise RecipeError(f"{where}unknown key {key!r}{nearest}", hint)
+
+
+# Keys that other recipes on the web still have, and what became of them.
+_GONE = {
+    "warmup_ratio": "Write warmup_steps: 0.1; below 1 it is a ratio.",
+    "max_seq_length": "It is called max_length now.",
+    "torch_dtype": "It is called dtype now.",
+    "overwrite_output_dir": "Give another output_dir, or delete the old one.",
+    "group_by_length": "It is called train_sampling_strategy now.",
+}
+
+
+def _values(given: Mapping[str, Any], *read: Any) -> dict[str, Any]:
+    """The values of the given keys as they were read, so that 1e-4 and 0.0001 are the same."""
+    values = {key: next(getattr(each, key) for each in read if hasattr(each, key)) for key in given}
+    return dict(json.loads(json.dumps(values, default=str)))
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, int | float) else value
+
+
+def _is_true(value: Any) -> bool:
+    return value is True or str(value).lower() in ("true", "1", "yes", "y", "t")
+
+
+def _device(error: Exception) -> str:
+    if "bf16" not in str(error):
+        return str(error)
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+        return f"bf16: {name} has no bfloat16; set bf16: false, fp16: true and dtype: float16"
+    return (
+        "there is no GPU here, and the recipe is for one (bf16: true without use_cpu: true); "
+        "recipes/sft/smollm2-135m/lora_cpu.yaml is for a CPU, and --dry_run true plans without one"
+    )
+
+
+def _complete(ours: DialogueArguments, sft: SFTConfig, model: ModelConfig, file: Path | None) -> None:
+    """What the keys together must say."""
+    where = f"{file}: " if file else ""
+    for key, value in (("dataset", ours.dataset), ("model_name_or_path", model.model_name_or_path)):
+        if not value:
+            raise RecipeError(f"{where}{key} is missing", f"Add {key}: ... to the recipe. {EXAMPLE}")
+    if sft.max_length is None:
+        raise RecipeError(f"{where}max_length: null", "Give the longest dialogue in tokens, such as max_length: 2048.")
+    if model.use_peft and not model.lora_target_modules:
+        raise RecipeError(
+            f"{where}lora_target_modules is missing",
+            "Name the linear layers: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj].",
+        )
+    if not sft.use_cpu and sft.n_gpu > 1 and "RANK" not in os.environ:
+        raise RecipeError(
+            f"{sft.n_gpu} GPUs are visible to one process",
+            "Start with `accelerate launch --config_file recipes/accelerate/ddp.yaml -m boost_qa.train ...`, or make "
+            "one visible with CUDA_VISIBLE_DEVICES=0.",
+        )
+    if ours.dialogues_per_step and not sft.packing:
+        raise RecipeError(
+            f"{where}dialogues_per_step is for packing: true",
+            "Without packing a step holds per_device_train_batch_size x gradient_accumulation_steps x GPUs.",
+        )
