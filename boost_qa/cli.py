@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -92,6 +92,47 @@ def show(
 
 
 @app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="a recipe for training: a file, or a packaged one (llama-3-8b/lora)")],
+    overrides: Annotated[list[str] | None, CHANGES] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="h200, h100, a100-80, l40s, 4090, ...; by default the one here")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="how many of them share a step")] = 1,
+    sharding: Annotated[str | None, typer.Option(help="how they share the model: ddp, fsdp or zero3")] = None,
+    dialogues: Annotated[int | None, typer.Option(help="reckon with so many dialogues; no dataset is read")] = None,
+    tokens: Annotated[int, typer.Option(help="with --dialogues: tokens of each, on average")] = 600,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Say what a fine-tuning will do and cost: tokens, steps, memory, time, and what would have to change to fit."""
+    import json
+
+    from boost_qa.train.plan import as_dict, plan_recipe, shown
+    from boost_qa.train.settings import read_settings
+
+    changes = [word for change in overrides or () for word in _flag(change)]
+    chosen = ["--gpu", gpu] if gpu else []
+    settings = read_settings(["--config", recipe, *changes, *chosen], plan_only=True)
+    planned = plan_recipe(settings, gpus, sharding, dialogues, tokens)  # type: ignore[arg-type]
+    console.print_json(json.dumps(as_dict(planned))) if as_json else console.print(shown(planned))
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="folder with adapter_config.json")],
+    output: Annotated[Path, typer.Argument(help="folder to write")],
+    base: Annotated[str | None, typer.Option(help="base model, where the adapter names one that is not here")] = None,
+    dtype: Annotated[
+        Literal["bfloat16", "float16", "float32"], typer.Option(help="of the merged weights")
+    ] = "bfloat16",
+) -> None:
+    """Write base and adapter as one model that any program loads."""
+    from boost_qa.train.merge import merge as write
+
+    _print(f"written: {write(adapter, output, base=base, dtype=dtype)}")
+
+
+@app.command()
 def models(fetch: Annotated[list[str] | None, FETCH] = None) -> None:
     """List the models known by name, or fetch some of them into the user's cache."""
     from boost_qa import models as known
@@ -117,6 +158,14 @@ def main() -> None:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
             _print("interrupted; the same command goes on from here", Console(stderr=True), "yellow")
         raise
+
+
+def _flag(change: str) -> list[str]:
+    """`key=value` as the two words `--key value`."""
+    key, equals, value = change.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{change!r} is not key=value")
+    return [f"--{key}", value]
 
 
 def _print(text: str, where: Console = console, style: str | None = None) -> None:

@@ -67,11 +67,11 @@ def find_recipe(path: str | Path) -> Path:
     raise RecipeError(f"no recipe {str(path)!r}", f"Give a YAML file, or one of: {', '.join(packaged)}.")
 
 
-def recipe_folder() -> Path:
-    """Where the recipes for generation are: beside the package in a checkout, inside it when installed."""
+def recipe_folder(kind: str = "generate") -> Path:
+    """Where the recipes of a kind (`generate`, `sft`) are: beside the package in a checkout, inside it when installed."""
     package = Path(__file__).parent
-    inside = package / "recipes" / "generate"
-    return inside if inside.is_dir() else package.parent / "recipes" / "generate"
+    inside = package / "recipes" / kind
+    return inside if inside.is_dir() else package.parent / "recipes" / kind
 
 
 def _set(raw: dict[str, Any], override: str) -> None:

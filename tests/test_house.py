@@ -62,16 +62,25 @@ FLOORS = {
     "choose_run": 4,
     "builder": 4,
     "register": 4,
+    "train": 4,
     # doors
     "summary": 5,
     "cli": 5,
     "": 5,  # the package itself
 }
 
+# Training stands on torch and what is built on it; nothing else imports it but the doors, when they need it.
+TRAIN = {module for module in MODULES if module.startswith("boost_qa.train")}
+
 # Packages that take seconds to import, and the modules that may import them at all.
 HEAVY = {
-    "torch": set(),
-    "transformers": {"boost_qa.retrieval"},
+    "torch": TRAIN | {"boost_qa.models.trainable"},
+    "transformers": TRAIN | {"boost_qa.retrieval", "boost_qa.models.trainable"},
+    "trl": TRAIN,
+    "peft": TRAIN,
+    "accelerate": TRAIN,
+    "bitsandbytes": TRAIN,
+    "matplotlib": {"boost_qa.train.report"},
     "sentence_transformers": {"boost_qa.retrieval"},
     "openvino": {"boost_qa.engines.embedded_process"},
     "openvino_genai": {"boost_qa.engines.embedded_process"},
@@ -79,7 +88,8 @@ HEAVY = {
     "gguf": {"boost_qa.models.prepare"},
     "reasoning_gym": {"boost_qa.sources.reasoning_gym"},
     "tokenizers": {"boost_qa.engines.chat", "boost_qa.models.prepare"},
-    "datasets": {"boost_qa.builder", "boost_qa.card", "boost_qa.register", "boost_qa.rows", "boost_qa.sources.hub"},
+    "datasets": TRAIN
+    | {"boost_qa.builder", "boost_qa.card", "boost_qa.register", "boost_qa.rows", "boost_qa.sources.hub"},
 }
 # The words floor and what a recipe needs must not even import `datasets`.
 LIGHT = ("types errors config recipe_file prompts agents scenarios engines journal run_folder runner models plan "
@@ -242,10 +252,12 @@ def places(setup: configparser.ConfigParser) -> dict[str, Path]:
 def to_install(setup: configparser.ConfigParser) -> dict[str, Path]:
     """Every file that an installation must have, by its path in it."""
     found = {}
+    folders = set(places(setup).values())
     for name, folder in places(setup).items():
-        for path in folder.iterdir():
-            if path.is_file() and path.suffix != ".pyc":
-                found[f"{name.replace('.', '/')}/{path.name}"] = path
+        for path in folder.rglob("*"):
+            nearest = next(parent for parent in path.parents if parent in folders)  # a package, or data of one
+            if nearest == folder and path.is_file() and path.suffix != ".pyc":
+                found[f"{name.replace('.', '/')}/{path.relative_to(folder).as_posix()}"] = path
     return found
 
 
@@ -255,16 +267,24 @@ def test_every_folder_with_files_is_a_listed_package(setup):
         for path in PACKAGE.rglob("*")
         if path.is_file() and path.suffix in {".py", ".yaml", ".jinja", ".typed"}
     }
-    folders |= {ROOT / "model_cards", *(path.parent for path in (ROOT / "recipes").rglob("*.yaml"))}
+    folders -= {PACKAGE / "train" / "templates"}  # data of boost_qa.train
+    folders |= {ROOT / "model_cards", *(path for path in (ROOT / "recipes").iterdir() if path.name != "slurm")}
     assert folders == set(places(setup).values())
 
 
 def test_every_file_that_is_not_code_is_package_data(setup):
     data = {package: patterns.split() for package, patterns in setup["options.package_data"].items()}
+    data = {package: [pattern.rstrip(",") for pattern in patterns] for package, patterns in data.items()}
+    where = {folder: name for name, folder in places(setup).items()}
     for installed, path in to_install(setup).items():
-        package = installed.rpartition("/")[0].replace("/", ".")
+        folder = next(parent for parent in path.parents if parent in where)
+        inside = path.relative_to(folder).as_posix()
         if path.suffix != ".py":
-            assert any(fnmatch.fnmatch(path.name, pattern) for pattern in data.get(package, ())), installed
+            patterns = data.get(where[folder], ())
+            fitting = [
+                each for each in patterns if fnmatch.fnmatch(inside, each) and each.count("/") == inside.count("/")
+            ]
+            assert fitting, installed
 
 
 def test_version_can_be_read_without_an_import(setup):
