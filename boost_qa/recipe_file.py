@@ -68,7 +68,7 @@ def find_recipe(path: str | Path) -> Path:
 
 
 def recipe_folder(kind: str = "generate") -> Path:
-    """Where the recipes of a kind (`generate`, `sft`) are: beside the package in a checkout, inside it when installed."""
+    """Where recipes of a kind (`generate`, `sft`) are: beside the package in a checkout, inside it when installed."""
     package = Path(__file__).parent
     inside = package / "recipes" / kind
     return inside if inside.is_dir() else package.parent / "recipes" / kind

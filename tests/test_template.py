@@ -38,7 +38,8 @@ ANSWERS = [
 ]
 
 
-PIECES = [*"aZ9 .:\n\r\t<|>/s_", "Human:", "Assistant:\n", "System:", "</s>", "<s>", "<|im_end|>", "<|endoftext|>", "é", "数", "🙂"]  # fmt: skip
+WORDS = ["Human:", "Assistant:\n", "System:", "</s>", "<s>", "<|im_end|>", "<|endoftext|>", "é", "数", "🙂"]
+PIECES = [*"aZ9 .:\n\r\t<|>/s_", *WORDS]
 
 
 def dialogue(answer: str, question: str = "What is 6 x 7?") -> list[dict[str, str]]:
@@ -111,9 +112,7 @@ def test_what_is_no_control_text_is_tokenised_as_the_tokenizer_itself_does_it(pl
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.sampled_from(PIECES), min_size=1, max_size=12).map("".join).filter(str.strip)
-)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=12).map("".join).filter(str.strip))
 @pytest.mark.parametrize("family", ["qwen2.5", "mistral-v0.3"])
 def test_any_text_is_safe(family, text):
     tokenizer = _cached(family)
@@ -131,7 +130,10 @@ def _cached(family: str) -> DialogueTokenizer:
     return _CACHE[family]
 
 
-@pytest.mark.parametrize(("family", "template", "stop"), [("llama-3", "llama3", "<|eot_id|>"), ("qwen2.5", "chatml", "<|im_end|>")])  # fmt: skip
+VARIANTS = [("llama-3", "llama3", "<|eot_id|>"), ("qwen2.5", "chatml", "<|im_end|>")]
+
+
+@pytest.mark.parametrize(("family", "template", "stop"), VARIANTS)
 def test_the_variants_end_turns_with_their_own_token(family, template, stop):
     tokenizer = DialogueTokenizer(REAL[family](), template)
     messages = dialogue("Fine.\n")

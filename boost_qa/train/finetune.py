@@ -110,6 +110,7 @@ def make_trainer(settings: Settings, parts: Parts, rows: Rows, plan: Plan, model
         quantization_config=get_quantization_config(settings.model),
     )
     _stop_at(trainer.model, parts.tokenizer.stop)
+    _stay_trainable(trainer.model)
     quick(trainer.model, input_casts=settings.ours.input_casts, compile_layers=settings.ours.compile_layers)
     return trainer
 
@@ -177,6 +178,13 @@ def _stop_at(model: Any, stop: int) -> None:
     others = [] if had is None else had if isinstance(had, list) else [had]
     base.generation_config.eos_token_id = [stop, *(each for each in others if each != stop)]
     base.config.eos_token_id = stop
+
+
+def _stay_trainable(model: Any) -> None:
+    """On a CPU with AVX512-BF16 bitsandbytes repacks 4-bit weights at the first evaluation; those have no backward."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _save(trainer: Any, folder: Path) -> None:

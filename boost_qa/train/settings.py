@@ -234,6 +234,9 @@ _GONE = {
     "torch_dtype": "It is called dtype now.",
     "overwrite_output_dir": "Give another output_dir, or delete the old one.",
     "group_by_length": "It is called train_sampling_strategy now.",
+    "lora_rank": "It is called lora_r here.",
+    "lora_target": "It is called lora_target_modules here, and lists the layers.",
+    "cutoff_len": "It is called max_length here.",
 }
 
 
