@@ -1,5 +1,6 @@
 # make demo              fetch two small models, generate 36 dialogues on the CPU, show and export them
 # make demo CAST=small   the same with the smallest model in every role: 93 MB and under a minute
+# make train-demo        fine-tune SmolLM2-135M on those dialogues, and ask it a question before and after
 # make test              the default test suite       make test-slow   the tests with a real server
 # make lint              ruff and mypy                make clean       remove the environment and builds
 #
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 RECIPE := $(if $(filter small,$(CAST)),demo_small,demo)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo train-demo test test-slow lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/boost-qa generate $(RECIPE)
@@ -22,6 +23,12 @@ demo: $(VENV)/installed
 	@echo '>>> import boost_qa; load_dataset("boost_qa", recipe="$(RECIPE)")'
 	@$(BIN)/python -c 'import boost_qa, datasets; datasets.disable_progress_bars(); \
 		print(datasets.load_dataset("boost_qa", recipe="$(RECIPE)"))'
+
+train-demo: $(VENV)/installed
+	$(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml \
+		-m boost_qa.train --config recipes/sft/smollm2-135m/lora_cpu.yaml \
+		--dataset_recipe $(RECIPE) --output_dir adapters/smollm2-135m-$(RECIPE)
+	$(BIN)/python examples/before_and_after.py adapters/smollm2-135m-$(RECIPE)
 
 test: lint
 	$(BIN)/python -m pytest

@@ -7,6 +7,7 @@ cache) and one block of similarities.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -132,6 +133,9 @@ class Embedder:
     def _model(self) -> Any:
         try:
             import transformers
+
+            # sentence-transformers imports PEFT where that is installed, which then misses a kernel of the Hub aloud
+            logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             what = f"analogical reasoning needs sentence-transformers: {error}"

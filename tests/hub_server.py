@@ -52,6 +52,7 @@ class Repo:
 
     def __init__(self, kind: str, id_: str, private: bool) -> None:
         self.kind, self.id, self.private, self.lock = kind, id_, private, threading.Lock()
+        self.gated = False  # files only for the owner, as before a licence is accepted
         self.commits: dict[str, dict[str, Any]] = {}
         self.refs: dict[str, str] = {"main": self.add_commit(None, {}, "initial commit", "system")}
         self.tags: dict[str, str] = {}
@@ -296,7 +297,8 @@ def repo_info(h: Handler, kind: str, id_: str, revision: str | None) -> int:
     commit = repo.commits[oid]
     info = {
         "_id": hashlib.md5(id_.encode()).hexdigest()[:24], "id": id_, "author": id_.split("/")[0], "sha": oid,
-        "private": repo.private, "gated": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0,
+        "private": repo.private, "gated": "manual" if repo.gated else False, "disabled": False,
+        "tags": [], "downloads": 0, "likes": 0,
         "lastModified": commit["date"], "createdAt": commit["date"],
         "siblings": [{"rfilename": path} for path in sorted(commit["files"])],
     }  # fmt: skip
@@ -391,6 +393,8 @@ def commits(h: Handler, kind: str, id_: str, revision: str) -> int:
 @route("GET", GIT + r"/resolve/.+")
 def resolve(h: Handler, kind: str | None, id_: str) -> int:
     repo = h.repo(kind, id_)
+    if repo.gated and h.user != id_.split("/")[0]:
+        raise HttpError(403 if h.user else 401, f"Access to model {id_} is restricted.", "GatedRepo")
     revision, path = (unquote(part) for part in h.raw_path.split("/resolve/", 1)[1].split("/", 1))
     oid = repo.resolve(revision)
     file = repo.files(revision).get(path)

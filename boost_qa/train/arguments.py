@@ -26,7 +26,7 @@ class DialogueArguments:
         default=None, metadata={"help": "Config of the dataset, such as `debate`; by default its own default (`all`)."}
     )
     dataset_split: str = field(
-        default="train", metadata={"help": "Split to train on; slices such as train[:50%] work."}
+        default="train", metadata={"help": "Split to train on; slices such as train[:50%%] work."}
     )
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Commit, tag or branch of a dataset on the Hub; run.json keeps the commit."}

@@ -154,6 +154,7 @@ def _training(settings: Settings, counts: Counts, devices: int, sharding: Shardi
         row_tokens=-(-row // multiple) * multiple * sft.per_device_train_batch_size,
         sharding=sharding,
         devices=devices,
+        accumulation=counts.accumulation,
         attention=_attention(str(model.attn_implementation or "sdpa")),
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from boost_qa.errors import ModelError, RecipeError
@@ -64,9 +65,15 @@ def read_config(settings: Settings) -> PretrainedConfig:
 
 
 def _source(settings: Settings) -> tuple[str, str | None]:
-    """Where the model is, and its revision if that is the Hub."""
+    """Where the model is, and its commit if that is the Hub: what is read now and what is read later are the same."""
     source = trainable(str(settings.model.model_name_or_path))
-    return source, None if Path(source).is_dir() else settings.model.model_revision
+    if Path(source).is_dir():
+        return source, None
+    asked = str(settings.model.model_revision)
+    try:
+        return source, HfApi().model_info(source, revision=asked).sha
+    except Exception:  # not reachable, or no such model: reading the config says so, unless the local cache has it
+        return source, asked
 
 
 def _packages(settings: Settings) -> None:

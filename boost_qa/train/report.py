@@ -110,7 +110,7 @@ class Report:
             },
             "model": {
                 "name": self.settings.model.model_name_or_path,
-                "revision": getattr(self.parts.config, "_commit_hash", None) or self.parts.revision,
+                "revision": self.parts.revision,
                 "template": self.settings.ours.template,
                 "stop_token": self.parts.tokenizer.tokenizer.eos_token,
             },

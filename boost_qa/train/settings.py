@@ -11,7 +11,7 @@ import difflib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -115,27 +115,24 @@ def read_settings(arguments: Sequence[str], *, plan_only: bool = False) -> Setti
         RecipeError: naming the file, the key, and the nearest known key.
         SystemExit: after `--help`.
     """
-    file, changes = _split(arguments)
-    given = dict(_from_file(file)) if file else {}
-    given |= changes
-    for key in given:
-        _refuse(key, file if key not in changes else None)
+    recipe, changes = _split(arguments)
+    file = find_recipe(recipe) if recipe else None
+    values = dict(_from_file(file)) if file else {}
+    for key in (*values, *changes):
+        _refuse(key, file if key in values else None)
     parser = _Parser((DialogueArguments, SFTConfig, ModelConfig), prog="python -m boost_qa.train")
-    if "help" in changes:
-        parser.parse_args(["--help"])
-    parsed = dict(given)
-    if (plan_only or _is_true(given.get("dry_run"))) and not torch.cuda.is_available():
-        parsed["use_cpu"] = True  # transformers refuses bf16 without a GPU, even where nothing is run
-    # Scalars go through argparse as text, so that its types check those of the file, too.
-    parser.set_defaults_with_config(**{key: _as_text(value) for key, value in parsed.items()})
+    words = [word for key, given in changes.items() for word in (f"--{key}", *given)]
+    if (plan_only or _is_true(values, changes)) and not torch.cuda.is_available():
+        words += ["--use_cpu", "true"]  # transformers refuses bf16 without a GPU, even where nothing is run
+    parser.set_defaults_with_config(**{key: _as_text(key, value) for key, value in values.items()})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of a default that TRL itself sets
-            ours, sft, model = parser.parse_args_into_dataclasses(args=[])
+            ours, sft, model = parser.parse_args_into_dataclasses(args=words)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{file or 'command line'}: {_device(error)}", f"Correct that key. {EXAMPLE}") from error
     _complete(ours, sft, model, file)
-    return Settings(ours, sft, model, _values(given, ours, sft, model), file)
+    return Settings(ours, sft, model, _values((*values, *changes), ours, sft, model), file)
 
 
 class _Parser(TrlParser):  # type: ignore[misc]
@@ -143,35 +140,22 @@ class _Parser(TrlParser):  # type: ignore[misc]
         raise RecipeError(message, f"Correct that key. {EXAMPLE}")
 
 
-def _split(arguments: Sequence[str]) -> tuple[Path | None, dict[str, Any]]:
-    """The recipe's path, and the `--key value` changes to it (values as YAML would read them)."""
-    file: Path | None = None
-    changes: dict[str, Any] = {}
-    rest = list(arguments)
-    while rest:
-        flag = rest.pop(0)
-        if flag in ("-h", "--help"):
-            changes["help"] = True
-            continue
-        if not flag.startswith("--"):
-            raise RecipeError(f"{flag!r} is not --key", f"Write --config RECIPE [--key value]... {EXAMPLE}")
-        name, equals, value = flag[2:].partition("=")
-        values = [value] if equals else []
-        while not equals and rest and not rest[0].startswith("--"):
-            values.append(rest.pop(0))
-        key = name.replace("-", "_")
-        if key == "config":
-            file = find_recipe(" ".join(values))
+def _split(arguments: Sequence[str]) -> tuple[str | None, dict[str, list[str]]]:
+    """The recipe's path or name, and the words of each `--key value...`."""
+    changes: dict[str, list[str]] = {}
+    key: str | None = None
+    for word in arguments:
+        if word.startswith("--") or word == "-h":
+            name, equals, value = word.lstrip("-").partition("=")
+            key = name.replace("-", "_")
+            changes[key] = [value] if equals else []
+        elif key is None:
+            raise RecipeError(f"{word!r} is not --key", f"Write --config RECIPE [--key value]... {EXAMPLE}")
         else:
-            changes[key] = _read(values)
-    return file, changes
-
-
-def _read(values: Sequence[str]) -> Any:
-    if not values:
-        return True
-    read = [yaml.safe_load(value) for value in values]
-    return read[0] if len(read) == 1 else read
+            changes[key].append(word)
+    if "h" in changes:
+        changes["help"] = changes.pop("h")
+    return " ".join(changes.pop("config", [])) or None, changes
 
 
 def find_recipe(path: str) -> Path:
@@ -240,20 +224,25 @@ _GONE = {
 }
 
 
-def _values(given: Mapping[str, Any], *read: Any) -> dict[str, Any]:
+def _values(keys: Iterable[str], *read: Any) -> dict[str, Any]:
     """The values of the given keys as they were read, so that 1e-4 and 0.0001 are the same."""
-    values = {key: next(getattr(each, key) for each in read if hasattr(each, key)) for key in given}
+    values = {key: next(getattr(each, key) for each in read if hasattr(each, key)) for key in keys}
     return dict(json.loads(json.dumps(values, default=str)))
 
 
-def _as_text(value: Any) -> Any:
+def _as_text(key: str, value: Any) -> Any:
+    """A scalar of the file as text, so that the parser's types check it as they check the command line."""
+    if value is False and key.endswith("_strategy"):
+        return "no"  # which YAML reads as false
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value) if isinstance(value, int | float) else value
 
 
-def _is_true(value: Any) -> bool:
-    return value is True or str(value).lower() in ("true", "1", "yes", "y", "t")
+def _is_true(values: Mapping[str, Any], changes: Mapping[str, Sequence[str]]) -> bool:
+    """Whether `dry_run` is asked for."""
+    said = " ".join(changes["dry_run"]) or "true" if "dry_run" in changes else str(values.get("dry_run"))
+    return said.lower() in ("true", "1", "yes", "y", "t")
 
 
 def _device(error: Exception) -> str:
