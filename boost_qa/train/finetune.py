@@ -100,13 +100,16 @@ def make_trainer(settings: Settings, parts: Parts, rows: Rows, plan: Plan, model
             "dtype": settings.model.dtype,
             "attn_implementation": chosen.name,
         }
+    peft = get_peft_config(settings.model)
+    if peft is not None:
+        peft.revision = parts.revision  # so that the adapter names the very base it was trained on
     trainer = _Trainer(
         model=model or parts.source,
         args=args,
         train_dataset=rows.train,
         eval_dataset=rows.validation,
         processing_class=parts.tokenizer.tokenizer,
-        peft_config=get_peft_config(settings.model),
+        peft_config=peft,
         quantization_config=get_quantization_config(settings.model),
     )
     _stop_at(trainer.model, parts.tokenizer.stop)

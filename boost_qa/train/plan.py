@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -82,17 +83,30 @@ def plan_recipe(
     return make_plan(settings, parts.config, rows.counts, devices, sharding)
 
 
+def recognise(name: str, gib: float) -> cost.Gpu | None:
+    """The GPU that a driver calls `name`, with the memory it has; None if its speed is not known.
+
+    Args:
+        name: such as `NVIDIA H100 80GB HBM3`.
+        gib: total memory, as torch sees it.
+    """
+    written = name.lower()
+    words = re.split(r"[^a-z0-9]+", written)
+
+    def is_meant(key: str) -> bool:
+        first, *more = key.split("-")
+        return first in words and all(word in written for word in more)
+
+    meant = [each for key, each in cost.gpus().items() if is_meant(key)]
+    return replace(max(meant, key=lambda each: len(each.name)), memory_gib=gib) if meant else None
+
+
 def this_gpu() -> cost.Gpu | None:
-    """The GPU of this machine, with its own memory; None without one, or if its speed is not known."""
+    """The GPU of this machine; None without one, or if its speed is not known."""
     if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties(0)
-    words = properties.name.lower().replace(" ", "-")  # such as nvidia-h100-80gb-hbm3
-    gib = properties.total_memory / 2**30
-    named = [each for name, each in cost.gpus().items() if name.partition("-")[0] in words]
-    # of several of a kind (a100-40 and a100-80, h100 and h100-pcie), what the name says, then the nearest memory
-    named.sort(key=lambda each: (each.name not in words, abs(each.memory_gib - gib)))
-    return replace(named[0], memory_gib=gib) if named else None
+    return recognise(properties.name, properties.total_memory / 2**30)
 
 
 def shown(plan: Plan) -> Group:

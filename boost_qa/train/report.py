@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from boost_qa.models import trainable
 from boost_qa.train.plan import Plan, as_dict
 from boost_qa.train.preflight import Parts
 from boost_qa.train.settings import Settings
@@ -110,7 +111,7 @@ class Report:
             },
             "model": {
                 "name": self.settings.model.model_name_or_path,
-                "revision": self.parts.revision,
+                "revision": self.parts.revision or trainable.revision(self.parts.source),
                 "template": self.settings.ours.template,
                 "stop_token": self.parts.tokenizer.tokenizer.eos_token,
             },
