@@ -77,7 +77,8 @@ def test_the_command_says_what_it_will_cost(words, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     keys = dict(zip(words[::2], words[1::2], strict=False))
     recipe.write_text(
-        f"dataset: {keys['--dataset']}\nmodel_name_or_path: {keys['--model_name_or_path']}\nmax_length: 512\nbf16: true\n"
+        f"dataset: {keys['--dataset']}\nmodel_name_or_path: {keys['--model_name_or_path']}\nmax_length: 512\n"
+        "bf16: true\n"
         f"packing: true\nuse_peft: true\nlora_target_modules: [{PROJECTIONS.replace(' ', ', ')}]\n"
     )
     arguments = ["plan", str(recipe), "loss_on=last", "--gpu", "h100", "--gpus", "2", "--sharding", "fsdp"]
