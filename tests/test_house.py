@@ -85,9 +85,9 @@ HEAVY = {
     "openvino": {"boost_qa.engines.embedded_process"},
     "openvino_genai": {"boost_qa.engines.embedded_process"},
     "openvino_tokenizers": set(),
-    "gguf": {"boost_qa.models.prepare"},
+    "gguf": {"boost_qa.models.prepare", "boost_qa.models.trainable"},
     "reasoning_gym": {"boost_qa.sources.reasoning_gym"},
-    "tokenizers": {"boost_qa.engines.chat", "boost_qa.models.prepare"},
+    "tokenizers": {"boost_qa.engines.chat", "boost_qa.models.prepare", "boost_qa.models.trainable"},
     "datasets": TRAIN
     | {"boost_qa.builder", "boost_qa.card", "boost_qa.register", "boost_qa.rows", "boost_qa.sources.hub"},
 }

@@ -98,6 +98,7 @@ def _turn(model: models.Model, into: Path) -> None:
     fields = {key: reader.get_field(f"tokenizer.ggml.{key}") for key in keys}
     given = {key: None if field is None else field.contents() for key, field in fields.items()}
     names = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
+    # transformers' own copy is marked as derived: it would be made again, without what training adds to it
     weights.generation_config = GenerationConfig(**{ours: given[theirs] for ours, theirs in names.items()})
     weights.save_pretrained(into)
     _tokenizer(model.tokenizer, given).save_pretrained(into)
