@@ -186,11 +186,13 @@ def test_each_family_trains_with_each_method(family, method, dataset, tmp_path):
 @pytest.mark.slow
 def test_two_processes_share_the_work(dataset, tmp_path):
     base = tiny("llama", tmp_path / "base")
-    command = recipe(tmp_path, dataset, base, "lora", packing=False)
-    place = command.index("-m", 2)
-    done = train([*command[:place], "--num_processes", "2", *command[place:]])
+    command = recipe(tmp_path, dataset, base, "lora", packing=False, ddp_backend="gloo")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]  # accelerate's needs GPUs or MPI
+    done = train([*launch, *command[command.index("-m", 2) :]])
     assert done.returncode == 0, done.stderr
-    assert report(tmp_path)["measured"]["processes"] == 2 and report(tmp_path)["plan"]["counts"]["steps"] == 4
+    told = report(tmp_path)
+    assert told["measured"]["processes"] == 2
+    assert told["plan"]["counts"]["steps"] == told["measured"]["steps"] == len(losses(tmp_path)) == 32
     check_adapter(tmp_path, base)
 
 
@@ -198,10 +200,12 @@ def test_two_processes_share_the_work(dataset, tmp_path):
 def test_input_casts_and_checkpointing_change_no_digit(dataset, tmp_path):
     base = tiny("llama", tmp_path / "base", num_hidden_layers=4)
     found = []
-    for number, changes in enumerate([{}, {"input_casts": True}, {"checkpoint_every": 2}, {"checkpoint_every": 1}]):
+    ways = [{}, {"input_casts": True}, {"checkpoint_every": 2}, {"checkpoint_every": 1}, {"compile_layers": True}]
+    for number, changes in enumerate(ways):
         folder = tmp_path / str(number)
         folder.mkdir()
-        done = train(recipe(folder, dataset, base, "lora", bf16=True, **changes))
+        done = train(recipe(folder, dataset, base, "lora", bf16=True, pad_to_multiple_of=128, **changes))
         assert done.returncode == 0, done.stderr
         found.append(losses(folder))
     assert found[0] == found[1] == found[2] == found[3]
+    assert found[4] == pytest.approx(found[0], abs=1e-2)  # compiled sums are rounded elsewhere

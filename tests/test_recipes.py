@@ -13,7 +13,7 @@ from fabricate import make_run
 from rich.console import Console
 from tiny_models import tiny
 
-from boost_qa.train import cost
+from boost_qa.train import telling
 from boost_qa.train.finetune import finetune
 from boost_qa.train.plan import plan_recipe
 from boost_qa.train.settings import read_settings
@@ -80,7 +80,7 @@ def test_what_a_recipe_is_said_to_cost_is_what_the_plan_says(file):
     settings = read_settings(["--config", str(file), "--gpu", gpu], plan_only=True)
     plan = plan_recipe(settings, int(gpus), sharding, int(dialogues), int(tokens))
     assert plan.prediction.fits
-    said = f"{plan.prediction.total / 2**30:.0f} GiB, {dict(cost.describe(plan.prediction))['time']}"
+    said = f"{plan.prediction.total / 2**30:.0f} GiB, {dict(telling.describe(plan.prediction))['time']}"
     assert f"{gib} GiB, {time}" == said
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
-from boost_qa.train.cost import gpu as known_gpu
+from boost_qa.train.gpus import gpu as known_gpu
 
 LossOn = Literal["all", "not_weak", "last"]
 TooLong = Literal["error", "drop", "cut"]

@@ -53,17 +53,17 @@ class Meter(TorchDispatchMode):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """The layer's forward pass is counted inside; the backward pass is set up."""
+        """The layer's forward pass is counted inside, with what autograd saves; the backward pass is set up."""
         hooks = (
             self._layer.register_forward_pre_hook(self._enter, with_kwargs=True),
             self._layer.register_forward_hook(self._leave),
         )
-        with self:
+        with self, torch.autograd.graph.saved_tensors_hooks(self._keep, lambda kept: kept):
             yield
         for hook in hooks:
             hook.remove()
 
-    def keep(self, tensor: Tensor) -> Tensor:
+    def _keep(self, tensor: Tensor) -> Tensor:
         """Note a tensor that autograd saves; each storage counts once."""
         storage = tensor.untyped_storage()
         if storage._cdata in self._kept or isinstance(tensor, nn.Parameter):

@@ -66,13 +66,15 @@ def finetune(settings: Settings, console: Console | None = None) -> Path | None:
     if settings.ours.dry_run:
         return None
     report = Report(folder, settings, parts, dialogues.facts, plan)
-    if state.is_main_process:
-        report.begin()
-    state.wait_for_everyone()
+    state.wait_for_everyone()  # all have looked at the folder before it is written to
+    with state.main_process_first():
+        if state.is_main_process:
+            report.begin()
+        checkpoint = last_checkpoint(folder)
     trainer = make_trainer(settings, parts, rows, plan)
     meter = Meter(trainer)
     trainer.add_callback(meter)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    trainer.train(resume_from_checkpoint=checkpoint)
     _save(trainer, folder)
     if state.is_main_process:
         report.finish(trainer.state.log_history, meter.measured())

@@ -3,7 +3,7 @@
 The layer is built in its real shape and trained for one step under torch's FakeTensorMode, where tensors
 have shapes and types but no contents. Everything is counted as torch dispatches it, so casts that PEFT and
 autocast slip in are counted too. Attention is replaced by a stand-in that keeps what a flash kernel keeps
-and costs nothing: its FLOPs depend on the lengths of the documents and are added in `boost_qa.train.cost`.
+and costs nothing: its FLOPs depend on the lengths of the documents and are added in `boost_qa.train.speed`.
 """
 
 from __future__ import annotations
@@ -11,77 +11,25 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
-from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig
-from transformers.masking_utils import AttentionMaskInterface
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
-Method = Literal["lora", "qlora", "full"]
-Sharding = Literal["none", "ddp", "fsdp", "zero3"]
-Attention = Literal["torch_varlen", "flash", "sdpa", "eager"]
+from boost_qa.train.counting import TOKENS, Meter
+from boost_qa.train.stand_ins import COUNTED, COUNTED_REPEATED, FusedDropout
+from boost_qa.train.workload import Training
 
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-# A prime: no width of a model has this size, so a tensor has a token axis exactly if it has an axis this long.
-TOKENS = 1021
-
-FREE = ("view", "expand", "detach", "alias", "empty", "reshape", "lift_fresh", "new_zeros")
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """How a model is trained, as far as it changes the cost.
-
-    Args:
-        targets: names of the linear layers that get an adapter; ("all-linear",) for all but the head.
-        dtype: of the weights as they are loaded: "bfloat16", "float16" or "float32".
-        autocast: whether the forward pass runs under bfloat16 autocast (transformers' `bf16: true`).
-        input_casts: PEFT's copy of every adapter's input in the adapter's own type.
-        checkpoint_every: 0 keeps all activations, 1 recomputes every layer, n every n-th.
-        compile_layers: whether each layer is compiled.
-        optimizer: transformers' name, such as "adamw_torch_fused".
-        row_tokens: tokens of one micro batch on one device, all its rows together.
-        devices: in all; more than 1 with `sharding` "none" is an error of the caller.
-        attention: "torch_varlen" and "flash" see documents, "sdpa" and "eager" a mask of rows by rows.
-        accumulation: micro batches of one step on one device.
-    """
-
-    method: Method = "lora"
-    rank: int = 16
-    targets: tuple[str, ...] = LINEAR
-    dropout: float = 0.0
-    dtype: str = "bfloat16"
-    autocast: bool = True
-    input_casts: bool = False
-    checkpoint_every: int = 0
-    compile_layers: bool = False
-    optimizer: str = "adamw_torch_fused"
-    row_tokens: int = 8192
-    sharding: Sharding = "none"
-    devices: int = 1
-    attention: Attention = "torch_varlen"
-    accumulation: int = 1
-
-    @property
-    def adapter_dtype(self) -> torch.dtype:
-        """Type in which adapters are stored: PEFT makes them float32, TRL bfloat16 again under nf4 and ZeRO-3."""
-        return torch.bfloat16 if self.method == "qlora" or self.sharding == "zero3" else torch.float32
-
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        """Type of the base weights that the matrix products see; sharding gathers bfloat16."""
-        return torch.bfloat16 if self.sharding in ("fsdp", "zero3") else getattr(torch, self.dtype)
+# How many times less a compiled layer reads and writes outside its matrix products: an estimate.
+COMPILED_TRAFFIC = 2.5
+# What a compiled layer keeps of what it would keep otherwise: it computes cheap steps again, casts all of them.
+# Measured on the CPU with torch's partitioner, which is the same for GPUs (benchmarks/layer_memory.py).
+COMPILED_SAVED = {"lora": 0.76, "qlora": 0.76, "full": 0.70}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +73,25 @@ class LayerProfile:
     outputs: int
     largest: int
 
+    @property
+    def all_parameters(self) -> int:
+        """Of the whole model, without adapters."""
+        return self.parameters * self.layers + self.outside_parameters
+
+    @property
+    def all_trainable(self) -> int:
+        return self.trainable * self.layers + self.outside_trainable
+
+    @property
+    def head(self) -> int:
+        """Numbers of the matrix that turns hidden states into logits."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def attention_flops(self) -> float:
+        """Of the forward pass for one pair of tokens in all layers: query by key, and weight by value."""
+        return 4.0 * self.layers * self.heads * self.head_dim
+
 
 _profiles: dict[tuple[str, Training, bool], LayerProfile] = {}
 
@@ -136,14 +103,24 @@ def profile_layer(config: PretrainedConfig, training: Training, *, fused_dropout
         config: of any causal language model whose decoder has `layers`.
         fused_dropout: CUDA's dropout keeps a mask of one byte an element; the CPU's keeps the input's type.
     """
+    if training.compile_layers:
+        plain = replace(training, compile_layers=False, input_casts=False)  # the compiler fuses the casts away
+        return _compiled(profile_layer(config, plain, fused_dropout=fused_dropout), training)
     # What follows changes nothing in a single layer, and plans try many of its values.
-    training = replace(
-        training, checkpoint_every=0, compile_layers=False, optimizer="", row_tokens=0, devices=1, accumulation=1
-    )
+    training = replace(training, checkpoint_every=0, optimizer="", row_tokens=0, devices=1, accumulation=1)
     key = (config.to_json_string(use_diff=False), training, fused_dropout)
     if key not in _profiles:
         _profiles[key] = _profile(config, training, fused_dropout)
     return _profiles[key]
+
+
+def _compiled(layer: LayerProfile, training: Training) -> LayerProfile:
+    return replace(
+        layer,
+        saved=layer.saved * COMPILED_SAVED[training.method],
+        forward_traffic=layer.forward_traffic / COMPILED_TRAFFIC,
+        backward_traffic=layer.backward_traffic / COMPILED_TRAFFIC,
+    )
 
 
 def _profile(config: PretrainedConfig, training: Training, fused_dropout: bool) -> LayerProfile:
@@ -152,19 +129,7 @@ def _profile(config: PretrainedConfig, training: Training, fused_dropout: bool) 
         model, trained = _one_layer(config, training, fused_dropout)
     decoder = model.get_decoder()
     layer = decoder.layers[0]
-    with FakeTensorMode():
-        for part in trained.modules():
-            _materialise(part)
-        meter = _Meter(layer)
-        with (
-            meter.watching(),
-            _autocast(training),
-            torch.autograd.graph.saved_tensors_hooks(meter.keep, lambda kept: kept),
-        ):
-            ids = torch.zeros(1, TOKENS, dtype=torch.long)
-            output = decoder(input_ids=ids, use_cache=False).last_hidden_state
-        with meter:
-            output.backward(torch.empty_like(output))
+    meter = _count(decoder, trained, training)
     linear = [part for name, part in layer.named_modules() if isinstance(part, nn.Linear) and "lora_" not in name]
     adapted = [part for part in layer.modules() if isinstance(part, BaseTunerLayer)]
     inside, inside_trained = _numbers(layer)
@@ -194,13 +159,27 @@ def _profile(config: PretrainedConfig, training: Training, fused_dropout: bool) 
     )
 
 
+def _count(decoder: Any, trained: nn.Module, training: Training) -> Meter:
+    """One forward and one backward pass of the decoder's one layer, counted."""
+    with FakeTensorMode():
+        for part in trained.modules():
+            _materialise(part)
+        meter = Meter(decoder.layers[0])
+        with meter.watching(), _autocast(training):
+            ids = torch.zeros(1, TOKENS, dtype=torch.long)
+            output = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        with meter:
+            output.backward(torch.empty_like(output))
+    return meter
+
+
 def _one_layer(config: PretrainedConfig, training: Training, fused_dropout: bool) -> tuple[Any, nn.Module]:
     """The causal language model with one layer, and the same with its adapters, on the meta device."""
     config = copy.deepcopy(config)
     config.num_hidden_layers = 1
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:1]
-    attention = "counted" if training.attention in ("torch_varlen", "flash") else "counted_repeated"
+    attention = COUNTED_REPEATED if training.dense_mask else COUNTED
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=training.compute_dtype, attn_implementation=attention)
         trained = model if training.method == "full" else _adapted(model, training)
@@ -211,7 +190,7 @@ def _one_layer(config: PretrainedConfig, training: Training, fused_dropout: bool
         tuner.cast_input_dtype_enabled = training.input_casts and training.method != "qlora"
         for name, dropout in tuner.lora_dropout.items():
             if fused_dropout and isinstance(dropout, nn.Dropout):
-                tuner.lora_dropout[name] = _FusedDropout(dropout.p)
+                tuner.lora_dropout[name] = FusedDropout(dropout.p)
     if training.method != "full":
         # an adapter below makes every layer's input require a gradient
         model.get_input_embeddings().register_forward_hook(lambda _, __, output: output.requires_grad_(True))
@@ -247,152 +226,3 @@ def _numbers(module: nn.Module) -> tuple[int, int]:
     """Parameters, and those of them that are trained."""
     parameters = list(module.parameters())
     return sum(each.numel() for each in parameters), sum(each.numel() for each in parameters if each.requires_grad)
-
-
-# --- what takes the place of kernels ----------------------------------------------------------------
-
-
-class _FusedDropout(nn.Module):  # type: ignore[misc]
-    """Dropout as CUDA computes it."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.native_dropout(x, self.p, True)[0]
-
-
-class _KernelLike(torch.autograd.Function):  # type: ignore[misc]
-    """Keeps and allocates what a flash attention kernel does, and computes nothing.
-
-    Tensors are [1, heads, tokens, head_dim]; the output is [1, tokens, heads, head_dim].
-    """
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        batch, heads, tokens, size = query.shape
-        output = query.new_empty(batch, tokens, heads, size)
-        logsumexp = query.new_empty(batch, heads, tokens, dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, output, logsumexp)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        query, key, value, _, _ = ctx.saved_tensors
-        # FlashAttention-2 sums the query's gradient in float32, and those of shared heads apart
-        scratch = [torch.empty_like(query, dtype=torch.float32)]
-        scratch += [torch.empty_like(query) for each in (key, value) if each.shape != query.shape]
-        del scratch
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-
-
-def _counted(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
-    if torch.is_autocast_enabled("cpu"):  # attention is among the operations that autocast casts
-        query, key, value = (each.to(torch.bfloat16) for each in (query, key, value))
-    return _KernelLike.apply(query, key, value), None
-
-
-def _counted_repeated(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
-    """transformers' sdpa copies shared heads wherever there is a mask."""
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
-    return _counted(module, query, key, value)
-
-
-for _name, _function in (("counted", _counted), ("counted_repeated", _counted_repeated)):
-    AttentionInterface.register(_name, _function)
-    AttentionMaskInterface.register(_name, lambda *_, **__: None)
-
-
-# --- counting ---------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Count:
-    flops: int = 0
-    traffic: int = 0
-    peak: int = 0
-
-
-class _Meter(TorchDispatchMode):  # type: ignore[misc]
-    """Counts what is dispatched inside one layer, forward and backward apart."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.forward, self.backward, self._now = _Count(), _Count(), _Count()
-        self.saved = self.outside_saved = self.entering = self.copies = self.after_forward = 0
-        self._layer = layer
-        self._inside = False
-        self._live = 0
-        self._known: set[int] = set()
-        self._kept: set[int] = {each.untyped_storage()._cdata for each in layer.parameters()}
-        self._foreign: set[int] = set()
-
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """The layer's forward pass is counted inside; the backward pass is set up."""
-        hooks = (
-            self._layer.register_forward_pre_hook(self._enter, with_kwargs=True),
-            self._layer.register_forward_hook(self._leave),
-        )
-        with self:
-            yield
-        for hook in hooks:
-            hook.remove()
-
-    def keep(self, tensor: Tensor) -> Tensor:
-        """Note a tensor that autograd saves; each storage counts once."""
-        storage = tensor.untyped_storage()
-        if storage._cdata in self._kept or isinstance(tensor, nn.Parameter):
-            return tensor
-        self._kept.add(storage._cdata)
-        if not self._inside or storage._cdata in self._foreign:
-            self.outside_saved += storage.nbytes() if TOKENS in tensor.shape else 0
-        elif TOKENS in tensor.shape:
-            self.saved += storage.nbytes()
-        else:
-            self.copies += storage.nbytes()
-        return tensor
-
-    def _enter(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        self.entering = hidden.untyped_storage().nbytes()
-        others = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor) and each is not hidden]
-        self._foreign = {each.untyped_storage()._cdata for each in others}  # one set of angles serves all layers
-        hidden.register_hook(lambda _: self._switch(_Count(), inside=False))
-        self._switch(self.forward, inside=True)
-
-    def _leave(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.after_forward = self._live
-        self._switch(_Count(), inside=False)
-        hidden = output if isinstance(output, Tensor) else output[0]
-        hidden.register_hook(lambda _: self._switch(self.backward, inside=True))
-
-    def _switch(self, count: _Count, *, inside: bool) -> None:
-        self._now, self._inside = count, inside
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        packet = func._overloadpacket
-        if packet in flop_registry:
-            self._now.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
-        elif func.namespace == "aten" and not func.is_view and not any(word in str(packet) for word in FREE):
-            tensors = [each for each in tree_leaves((args, kwargs, out)) if isinstance(each, Tensor)]
-            self._now.traffic += sum(each.nbytes for each in tensors if TOKENS in each.shape)
-        for each in tree_leaves(out):
-            if isinstance(each, Tensor) and TOKENS in each.shape:
-                self._born(each.untyped_storage())
-        self._now.peak = max(self._now.peak, self._live)
-        return out
-
-    def _born(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata not in self._known:
-            self._known.add(storage._cdata)
-            self._live += storage.nbytes()
-            weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
-
-    def _gone(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self._live -= size

@@ -14,12 +14,16 @@ from rich.text import Text
 from transformers import PretrainedConfig
 
 from boost_qa.errors import RecipeError
-from boost_qa.train import cost
+from boost_qa.train import cost, telling
 from boost_qa.train.dialogues import load_dialogues
+from boost_qa.train.gpus import Gpu, gpus
+from boost_qa.train.gpus import gpu as known_gpu
 from boost_qa.train.preflight import read_config, read_parts
 from boost_qa.train.prepare import Counts, assume, prepare
 from boost_qa.train.settings import Settings
+from boost_qa.train.shapes import shape
 from boost_qa.train.template import UNTRAINED
+from boost_qa.train.workload import Training, Work
 
 Sharding = Literal["none", "ddp", "fsdp", "zero3"]
 
@@ -30,7 +34,7 @@ class Plan:
 
     counts: Counts
     checkpoint_every: int
-    gpu: cost.Gpu | None
+    gpu: Gpu | None
     prediction: cost.Prediction | None
     warnings: tuple[str, ...]
 
@@ -47,9 +51,9 @@ def make_plan(
     Raises:
         RecipeError: if `checkpoint_every` names more layers than there are.
     """
-    gpu = this_gpu() if settings.ours.gpu is None else cost.gpu(settings.ours.gpu)
+    gpu = this_gpu() if settings.ours.gpu is None else known_gpu(settings.ours.gpu)
     training = _training(settings, counts, devices, sharding or _sharding(devices))
-    work = cost.Work(
+    work = Work(
         tokens=counts.tokens,
         padded_tokens=counts.padded,
         supervised=counts.supervised,
@@ -76,14 +80,14 @@ def plan_recipe(
         BoostQAError: for whatever is wrong with the recipe, its model or its dataset.
     """
     if dialogues is not None:
-        config = cost.shape(str(settings.model.model_name_or_path)) or read_config(settings)
+        config = shape(str(settings.model.model_name_or_path)) or read_config(settings)
         return make_plan(settings, config, assume(dialogues, tokens, settings, devices), devices, sharding)
     parts, data = read_parts(settings), load_dialogues(settings.ours)
     rows = prepare(data.train, data.validation, parts.tokenizer, settings, devices)
     return make_plan(settings, parts.config, rows.counts, devices, sharding)
 
 
-def recognise(name: str, gib: float) -> cost.Gpu | None:
+def recognise(name: str, gib: float) -> Gpu | None:
     """The GPU that a driver calls `name`, with the memory it has; None if its speed is not known.
 
     Args:
@@ -97,11 +101,11 @@ def recognise(name: str, gib: float) -> cost.Gpu | None:
         first, *more = key.split("-")
         return first in words and all(word in written for word in more)
 
-    meant = [each for key, each in cost.gpus().items() if is_meant(key)]
+    meant = [each for key, each in gpus().items() if is_meant(key)]
     return replace(max(meant, key=lambda each: len(each.name)), memory_gib=gib) if meant else None
 
 
-def this_gpu() -> cost.Gpu | None:
+def this_gpu() -> Gpu | None:
     """The GPU of this machine; None without one, or if its speed is not known."""
     if not torch.cuda.is_available():
         return None
@@ -118,7 +122,7 @@ def shown(plan: Plan) -> Group:
     if plan.prediction and plan.gpu:
         table.add_row("", "")
         table.add_row("predicted for", f"{plan.gpu.name}, checkpoint_every: {plan.checkpoint_every}")
-        for label, value in cost.describe(plan.prediction):
+        for label, value in telling.describe(plan.prediction):
             table.add_row(label, value)
     speakers = Table("speaker (assistant turns)", "tokens", "with loss", box=None, padding=(0, 2, 0, 0))
     for speaker, (spoken, learned) in counts.speakers.items():
@@ -133,7 +137,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "counts": asdict(plan.counts),
         "checkpoint_every": plan.checkpoint_every,
         "gpu": plan.gpu.name if plan.gpu else None,
-        "prediction": cost.as_dict(plan.prediction) if plan.prediction else None,
+        "prediction": telling.as_dict(plan.prediction) if plan.prediction else None,
         "warnings": list(plan.warnings),
     }
 
@@ -150,11 +154,11 @@ def _counted(counts: Counts) -> list[tuple[str, str]]:
     ]
 
 
-def _training(settings: Settings, counts: Counts, devices: int, sharding: Sharding) -> cost.Training:
+def _training(settings: Settings, counts: Counts, devices: int, sharding: Sharding) -> Training:
     sft, model = settings.sft, settings.model
     row = int(sft.max_length) if sft.packing else counts.longest
     multiple = sft.pad_to_multiple_of or 1
-    return cost.Training(
+    return Training(
         method=settings.method,
         rank=model.lora_r if model.use_peft else 0,
         targets=tuple(model.lora_target_modules or ()),
@@ -185,9 +189,7 @@ def _sharding(devices: int) -> Sharding:
     return "ddp" if devices > 1 else "none"
 
 
-def _checkpoint(
-    settings: Settings, config: PretrainedConfig, training: cost.Training, work: cost.Work, gpu: cost.Gpu | None
-) -> int:
+def _checkpoint(settings: Settings, config: PretrainedConfig, training: Training, work: Work, gpu: Gpu | None) -> int:
     if settings.ours.checkpoint_every == "auto":
         return cost.checkpoint_for(config, training, work, gpu) if gpu else 0
     every = int(settings.ours.checkpoint_every)

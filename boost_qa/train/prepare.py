@@ -82,7 +82,7 @@ def prepare(
     if validation is not None:
         held, _ = _select(_encode(validation, tokenizer, settings), settings, tokenizer)
     rows = _pack(kept, settings)
-    return Rows(rows, None if held is None else _plain(held), _count(kept, rows, dropped, settings, devices))
+    return Rows(rows, None if held is None else _pack(held, settings), _count(kept, rows, dropped, settings, devices))
 
 
 def assume(dialogues: int, tokens: int, settings: Settings, devices: int) -> Counts:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -51,32 +52,10 @@ REPLACED = {
 }
 
 # What changes no weight: a run may be resumed with other values.
-IMMATERIAL = frozenset(
-    [
-        "dry_run",
-        "gpu",
-        "logging_steps",
-        "logging_strategy",
-        "logging_first_step",
-        "report_to",
-        "run_name",
-        "project",
-        "disable_tqdm",
-        "log_level",
-        "log_level_replica",
-        "save_steps",
-        "save_strategy",
-        "save_total_limit",
-        "dataset_num_proc",
-        "dataloader_num_workers",
-        "dataloader_pin_memory",
-        "eval_steps",
-        "eval_strategy",
-        "per_device_eval_batch_size",
-        "output_dir",
-        "trackio_space_id",
-        "trackio_bucket_id",
-    ]
+IMMATERIAL = re.compile(
+    r"(log|logging|save|eval|trackio)_\w+|dataloader_(num_workers|pin_memory|prefetch_factor|persistent_workers)"
+    r"|dry_run|gpu|checkpoint_every|input_casts|report_to|run_name|project|disable_tqdm|dataset_num_proc|output_dir"
+    r"|per_device_eval_batch_size"
 )
 
 
@@ -101,7 +80,7 @@ class Settings:
 
     def material(self) -> dict[str, Any]:
         """What decides the weights that come out: the settings that a resumed run must share."""
-        return {key: value for key, value in sorted(self.given.items()) if key not in IMMATERIAL}
+        return {key: value for key, value in sorted(self.given.items()) if not IMMATERIAL.fullmatch(key)}
 
 
 def read_settings(arguments: Sequence[str], *, plan_only: bool = False) -> Settings:
