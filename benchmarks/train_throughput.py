@@ -218,9 +218,9 @@ def random_model(name: str, attention: str, device: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from boost_qa.train import cost
+    from boost_qa.train.shapes import shape
 
-    config = LlamaConfig(**TINY) if name == "tiny" else cost.shape(name)
+    config = LlamaConfig(**TINY) if name == "tiny" else shape(name)
     torch.manual_seed(SEED)
     with torch.device(device):
         return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
@@ -277,13 +277,15 @@ def rates(seconds: list[float], batches: list[dict[str, int]], size: dict[str, i
 
 def predicted(model: str, rung: Rung, found: dict[str, Any]) -> dict[str, float] | None:
     """What `boost_qa.train.cost` says of the measured steps; None for a GPU or a model that it does not know."""
-    from boost_qa.train import cost
+    from boost_qa.train.cost import predict
     from boost_qa.train.plan import this_gpu
+    from boost_qa.train.shapes import shape
+    from boost_qa.train.workload import Training, Work
 
-    gpu, config, name = this_gpu(), cost.shape(model), found["attention"]
+    gpu, config, name = this_gpu(), shape(model), found["attention"]
     if gpu is None or config is None:
         return None
-    training = cost.Training(
+    training = Training(
         rank=RANK,
         dropout=rung.dropout,
         input_casts=rung.input_casts,
@@ -293,8 +295,8 @@ def predicted(model: str, rung: Rung, found: dict[str, Any]) -> dict[str, float]
         attention="flash" if name.startswith("flash") else "torch_varlen" if name == "torch_varlen" else "sdpa",
     )
     tokens, steps = found["tokens"], len(found["ms_per_step"]["repeats"])
-    work = cost.Work(tokens["real"], tokens["padded"], tokens["supervised"], tokens["squares"] / 2, steps)
-    said = cost.predict(config, training, work, gpu)
+    work = Work(tokens["real"], tokens["padded"], tokens["supervised"], tokens["squares"] / 2, steps)
+    said = predict(config, training, work, gpu)
     return {
         "real_tokens_per_second": round(said.tokens_per_second, 1),
         "mfu": round(said.mfu, 4),

@@ -156,6 +156,16 @@ def real(config, training: Training):
     return model.model
 
 
+@pytest.fixture
+def one_thread():
+    """On busy cores, threads wait for each other far longer than they compute on so small a model."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("kind", "training"),
     [
@@ -184,6 +194,7 @@ def test_memory_is_what_a_real_run_of_the_whole_model_holds(kind, training):
     assert memory["activations"] + memory["working"] == pytest.approx(alive.most, rel=0.08)
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("training", [Training(checkpoint_every=2), Training(method="full")])
 def test_flops_are_what_a_real_run_of_the_whole_model_computes(training):
     config, training = small(), replace(training, row_tokens=ROW, rank=4)
@@ -272,6 +283,13 @@ def test_remedies_are_written_in_keys_of_recipes_and_options_of_the_command():
     assert set(WORDS) <= set(Training.__slots__)
 
 
+def test_of_each_kind_of_change_the_mildest_is_proposed():
+    found = [remedy.change for remedy in plan(Training(row_tokens=16384), "h100").changes]
+    kinds = [tuple(change) for change in found]
+    assert len(set(kinds)) == len(kinds)
+    assert {"checkpoint_every": 2} in found and {"row_tokens": 8192} in found
+
+
 def test_what_fits_needs_no_remedy():
     assert plan(Training()).remedies == []
 
@@ -283,6 +301,13 @@ def test_the_deferred_reduction_of_fsdp_holds_whole_gradients():
     # float32 weights, gradients and two states, in eight parts
     states = sum(once.memory[name] for name in ("weights", "gradients", "optimizer"))
     assert states == pytest.approx(16 * once.parameters / 8)
+
+
+def test_zero3_keeps_bfloat16_weights_with_a_float32_copy_and_two_states():
+    memory = plan(Training(method="full", sharding="zero3", devices=8)).memory
+    share = plan(Training(method="full")).parameters / 8
+    assert (memory["weights"], memory["optimizer"]) == (2 * share, 12 * share)
+    assert memory["gradients"] == pytest.approx(2 * share + 4 * min(1e9, share))
 
 
 def test_shards_get_smaller_with_devices():

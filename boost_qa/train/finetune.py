@@ -116,7 +116,12 @@ def make_trainer(settings: Settings, parts: Parts, rows: Rows, plan: Plan, model
     )
     _stop_at(trainer.model, parts.tokenizer.stop)
     _stay_trainable(trainer.model)
-    quick(trainer.model, input_casts=settings.ours.input_casts, compile_layers=settings.ours.compile_layers)
+    autocast = args.bf16 or args.fp16  # without it float32 adapters need their input in float32
+    quick(
+        trainer.model,
+        input_casts=settings.ours.input_casts or not autocast,
+        compile_layers=settings.ours.compile_layers,
+    )
     return trainer
 
 
@@ -152,6 +157,9 @@ def last_checkpoint(folder: Path) -> str | None:
 class _Trainer(SFTTrainer):  # type: ignore[misc]
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: TRL's card names no base model, and a wrong licence key."""
+
+    def _send_telemetry(self) -> None:
+        """Nothing: TRL would tell the Hub about each run."""
 
 
 def _is_done(folder: Path, settings: Settings, data: Mapping[str, Any]) -> bool:

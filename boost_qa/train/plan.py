@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Group
@@ -23,9 +23,7 @@ from boost_qa.train.prepare import Counts, assume, prepare
 from boost_qa.train.settings import Settings
 from boost_qa.train.shapes import shape
 from boost_qa.train.template import UNTRAINED
-from boost_qa.train.workload import Training, Work
-
-Sharding = Literal["none", "ddp", "fsdp", "zero3"]
+from boost_qa.train.workload import Sharding, Training, Work
 
 
 @dataclass(frozen=True)
@@ -172,9 +170,15 @@ def _training(settings: Settings, counts: Counts, devices: int, sharding: Shardi
         row_tokens=-(-row // multiple) * multiple * sft.per_device_train_batch_size,
         sharding=sharding,
         devices=devices,
-        accumulation=counts.accumulation,
+        accumulation=1 if _syncs_each_batch(settings) else counts.accumulation,
         attention=_attention(str(model.attn_implementation or "sdpa")),
     )
+
+
+def _syncs_each_batch(settings: Settings) -> bool:
+    """Whether gradients are shared after each micro batch, so that none waits whole on a device for the step."""
+    given = getattr(settings.sft.accelerator_config, "gradient_accumulation_kwargs", None) or {}
+    return bool(given.get("sync_each_batch"))
 
 
 def _attention(name: str) -> Any:
