@@ -25,16 +25,17 @@ demo: $(VENV)/installed
 		print(datasets.load_dataset("boost_qa", recipe="$(RECIPE)"))'
 
 train-demo: $(VENV)/installed
-	$(BIN)/accelerate launch --config_file recipes/accelerate/cpu.yaml \
+	$(BIN)/accelerate launch --quiet --config_file recipes/accelerate/cpu.yaml \
 		-m boost_qa.train --config recipes/sft/smollm2-135m/lora_cpu.yaml \
 		--dataset_recipe $(RECIPE) --output_dir adapters/smollm2-135m-$(RECIPE)
 	$(BIN)/python examples/before_and_after.py adapters/smollm2-135m-$(RECIPE)
 
+# one thread for torch: with more, its tiny matrices wait for each other where other processes work
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test-slow: $(VENV)/tested
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .

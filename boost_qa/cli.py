@@ -99,9 +99,9 @@ def plan(
         str | None, typer.Option(help="h200, h100, a100-80, l40s, 4090, ...; by default the one here")
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="how many of them share a step")] = 1,
-    sharding: Annotated[str | None, typer.Option(help="how they share the model: ddp, fsdp or zero3")] = None,
-    dialogues: Annotated[int | None, typer.Option(help="reckon with so many dialogues; no dataset is read")] = None,
-    tokens: Annotated[int, typer.Option(help="with --dialogues: tokens of each, on average")] = 600,
+    sharding: Annotated[Literal["ddp", "fsdp", "zero3"] | None, typer.Option(help="how they share the model")] = None,
+    dialogues: Annotated[int | None, typer.Option(min=1, help="reckon with so many; no dataset is read")] = None,
+    tokens: Annotated[int, typer.Option(min=8, help="with --dialogues: tokens of each, on average")] = 600,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Say what a fine-tuning will do and cost: tokens, steps, memory, time, and what would have to change to fit."""
@@ -113,7 +113,7 @@ def plan(
     changes = [word for change in overrides or () for word in _flag(change)]
     chosen = ["--gpu", gpu] if gpu else []
     settings = read_settings(["--config", recipe, *changes, *chosen], plan_only=True)
-    planned = plan_recipe(settings, gpus, sharding, dialogues, tokens)  # type: ignore[arg-type]
+    planned = plan_recipe(settings, gpus, sharding, dialogues, tokens)
     console.print_json(json.dumps(as_dict(planned))) if as_json else console.print(shown(planned))
 
 
@@ -154,6 +154,11 @@ def main() -> None:
     except BoostQAError as error:
         _print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), Console(stderr=True), "red")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("accelerate", "peft", "torch", "transformers", "trl"):
+            raise
+        _print(f"error: {error}\n  pip install 'boost_qa[train]'", Console(stderr=True), "red")
+        sys.exit(2)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
             _print("interrupted; the same command goes on from here", Console(stderr=True), "yellow")

@@ -15,12 +15,12 @@ import torch
 from peft import PeftModel
 from rich.console import Console
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_models import tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from boost_qa.errors import RunError
-from boost_qa.train.finetune import finetune
+from boost_qa.train.finetune import cast_files, finetune, is_whole
 from boost_qa.train.settings import read_settings
 
 ROOT = Path(__file__).parent.parent
@@ -209,3 +209,57 @@ def test_input_casts_and_checkpointing_change_no_digit(dataset, tmp_path):
         found.append(losses(folder))
     assert found[0] == found[1] == found[2] == found[3]
     assert found[4] == pytest.approx(found[0], abs=1e-2)  # compiled sums are rounded elsewhere
+
+
+# --- in this process -----------------------------------------------------------------------------
+
+
+def here(folder: Path, dataset: Path, base: Path, method: str = "lora", **changes) -> Path | None:
+    recipe(folder, dataset, base, method, num_train_epochs=1, save_strategy="no", **changes)
+    return finetune(read_settings(["--config", str(folder / "recipe.yaml")]), Console(quiet=True))
+
+
+def test_a_start_that_failed_binds_nobody(dataset, tmp_path):
+    base = tiny("llama", tmp_path / "base")
+    weights = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(Exception, match=r"(?i)header|safetensors"):
+        here(tmp_path, dataset, base)
+    assert not report(tmp_path)["finished"]
+    (base / "model.safetensors").write_bytes(weights)
+    assert here(tmp_path, dataset, base, lora_r=2)
+    with pytest.raises(RunError, match="lora_r: 2 there, 3 now"):
+        here(tmp_path, dataset, base, lora_r=3)
+
+
+def test_a_base_in_bfloat16_trains_without_autocast(dataset, tmp_path):
+    base = tiny("qwen2", tmp_path / "base")
+    assert here(tmp_path, dataset, base, dtype="bfloat16", bf16=False)
+
+
+def test_a_base_whose_generation_config_contradicts_itself_is_still_saved(dataset, tmp_path):
+    base = tiny("mistral", tmp_path / "base")
+    odd = json.loads((base / "generation_config.json").read_text()) | {"do_sample": False, "temperature": 0.3}
+    (base / "generation_config.json").write_text(json.dumps(odd))
+    out = here(tmp_path, dataset, base)
+    assert json.loads((out / "generation_config.json").read_text())["eos_token_id"] == [2]
+
+
+def test_a_checkpoint_is_whole_when_all_is_there(tmp_path):
+    folder = tmp_path / "checkpoint-7"
+    folder.mkdir()
+    for name in ("optimizer.pt", "rng_state_0.pth", "rng_state_1.pth"):
+        (folder / name).touch()
+    assert not is_whole(folder, 2)
+    (folder / "trainer_state.json").write_text('{"global_step": 7')
+    assert not is_whole(folder, 2)
+    (folder / "trainer_state.json").write_text('{"global_step": 7}')
+    assert is_whole(folder, 2) and not is_whole(folder, 3)
+    (folder / "optimizer.pt").unlink()
+    assert not is_whole(folder, 2)
+
+
+def test_whole_models_are_written_in_the_type_of_the_recipe(tmp_path):
+    save_file({"a": torch.ones(3), "b": torch.zeros(2, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
+    cast_files(tmp_path, torch.bfloat16)
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}

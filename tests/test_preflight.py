@@ -14,8 +14,10 @@ from tiny_models import tiny, tiny_tokenizer
 from transformers import AutoConfig
 
 from boost_qa.errors import ModelError, RecipeError
+from boost_qa.train.layer import profile_layer
 from boost_qa.train.preflight import read_parts
 from boost_qa.train.settings import read_settings
+from boost_qa.train.workload import Training
 
 ROOT = Path(__file__).parent.parent
 
@@ -72,9 +74,21 @@ def test_layers_that_the_model_does_not_have(model):
     assert "has no query_key_value" in said and "gate_proj" in said
 
 
-def test_rows_longer_than_the_model_was_made_for(model):
-    assert "512 tokens" in refused(model, RecipeError, max_length=1024)
-    parts(model, max_length=1024, packing="true")  # a packed row is many short dialogues
+def test_one_layer_is_looked_for_by_its_name(model):
+    parts(model, use_peft="true", lora_target_modules="q_proj")
+
+
+def test_an_attention_that_does_not_exist(model):
+    assert "attn_implementation" in refused(model, RecipeError, attn_implementation="sdap")
+    assert "attn_implementation" in refused(model, RecipeError, attn_implementation="flash_attention_2")
+    parts(model, attn_implementation="torch_varlen")
+
+
+def test_looking_at_a_model_does_not_shard_it(model, monkeypatch):
+    """DeepSpeed's ZeRO-3 takes hold of every model that transformers makes from a config."""
+    monkeypatch.setattr("transformers.modeling_utils.is_deepspeed_zero3_enabled", lambda: True)
+    config = parts(model, use_peft="true", lora_target_modules="q_proj").config
+    profile_layer(config, Training(method="lora", rank=4, targets=("q_proj",), row_tokens=64))
 
 
 def test_code_of_its_own_is_not_run(model, tmp_path):

@@ -27,7 +27,7 @@ PREDICTED = re.compile(
     re.MULTILINE,
 )
 COMMAND = re.compile(
-    r"^#   accelerate launch --config_file (\S+)(?: --num_processes \d)? -m boost_qa.train --config (\S+)$",
+    r"^#   accelerate launch --quiet --config_file (\S+)(?: --num_processes \d)? -m boost_qa.train --config (\S+)$",
     re.MULTILINE,
 )
 
@@ -59,7 +59,9 @@ def test_a_recipe_dry_runs_with_a_tiny_model_of_its_architecture(file, run, mode
     family = "qwen2" if "smollm2" in str(file) else FAMILY[file.parent.name]  # SmolLM2's recipe needs ChatML's tokens
     words = f"--config {file} --model_name_or_path {models[family]} --dataset {run.path} --gpu h200 --dry_run true"
     console = Console(record=True, width=120)
-    settings = read_settings([*words.split(), "--validation", "0", "--output_dir", str(tmp_path / "out")])
+    settings = read_settings(
+        [*words.split(), "--validation", "0", "--eval_strategy", "no", "--output_dir", str(tmp_path / "out")]
+    )
     assert finetune(settings, console) is None and not (tmp_path / "out").exists()
     said = console.export_text()
     assert "with loss" in said and "memory of one device" in said and "weak_student" in said

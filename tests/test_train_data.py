@@ -13,7 +13,7 @@ import boost_qa
 from boost_qa.errors import RunError, SourceError
 from boost_qa.rows import ROLES
 from boost_qa.train.arguments import DialogueArguments
-from boost_qa.train.dialogues import hold_out, load_dialogues, to_messages
+from boost_qa.train.dialogues import digest_rows, hold_out, load_dialogues, to_messages
 from boost_qa.train.prepare import assume, prepare
 from boost_qa.train.settings import read_settings
 from boost_qa.train.supervision import IGNORED
@@ -84,6 +84,7 @@ def test_sharegpt_and_messages_are_the_same_dialogue():
 )
 def test_a_row_that_is_no_dialogue_is_named(conversations, said):
     bad = {"id": "row-17", "conversations": [{"from": side, "value": text} for side, text in conversations]}
+    bad |= {"messages": ["hi"]} if not conversations else {}
     with pytest.raises(SourceError, match="row-17") as error:
         to_messages(bad, 3)
     assert said in str(error.value)
@@ -124,6 +125,24 @@ def test_in_analogies_both_answers_are_learnt(tokenizer):
     assert counts.speakers["student"][0] == counts.speakers["student"][1] == counts.supervised
 
 
+def test_a_row_of_which_nobody_says_who_speaks_is_not_learnt_whole(tokenizer):
+    rows = Dataset.from_list([row("debate"), row("debate") | {"id": "the-mute-one", "speakers": None}])
+    with pytest.raises(SourceError, match="the-mute-one: no speakers"):
+        prepare(rows, None, tokenizer, settings(loss_on="not_weak"), 1)
+    assert prepare(rows, None, tokenizer, settings(), 1).counts.dialogues == 2
+
+
+def test_a_file_is_not_evaluated_on_what_it_trains_on(tmp_path):
+    file = tmp_path / "all.jsonl"
+    file.write_text("".join(json.dumps(row("debate") | {"id": str(number)}) + "\n" for number in range(10)))
+    with pytest.raises(SourceError, match="all of it is trained on"):
+        load_dialogues(DialogueArguments(dataset=str(file), validation_split="test"))
+    parts = load_dialogues(
+        DialogueArguments(dataset=str(file), dataset_split="train[2:]", validation_split="train[:2]")
+    )
+    assert (len(parts.train), len(parts.validation)) == (8, 2)
+
+
 def test_who_is_weak_must_be_known(tmp_path):
     file = tmp_path / "plain.jsonl"
     file.write_text(json.dumps({"conversations": row("debate")["conversations"]}) + "\n")
@@ -151,6 +170,7 @@ def test_a_dialogue_that_is_too_long_is_an_error_dropped_or_cut(tokenizer):
     assert max(len(ids) for ids in cut.train["input_ids"]) == 256
     assert cut.counts.supervised == sum(label != IGNORED for labels in cut.train["labels"] for label in labels)
     assert sum(learned for _, learned in cut.counts.speakers.values()) == cut.counts.supervised
+    assert sum(spoken for spoken, _ in cut.counts.speakers.values()) == cut.counts.supervised < cut.counts.tokens
 
 
 def test_a_dialogue_of_which_only_the_prompt_is_left_is_left_out(tokenizer):
@@ -212,6 +232,12 @@ def test_a_run_an_export_and_a_file_give_the_same_rows(run, tmp_path):
 def test_the_datasets_own_validation_split(run):
     loaded = load_dialogues(DialogueArguments(dataset=str(run.path), validation_split="validation"))
     assert loaded.validation is not None and not set(loaded.train["id"]) & set(loaded.validation["id"])
+
+
+def test_who_speaks_and_what_is_held_out_are_part_of_what_a_run_is(run):
+    rows = load_dialogues(DialogueArguments(dataset=str(run.path))).train
+    mute = rows.map(lambda row: {"speakers": ["x"] * len(row["speakers"])})
+    assert digest_rows(rows) != digest_rows(mute)
 
 
 def test_records_are_held_out_with_all_their_dialogues_the_same_ones_each_time(run):

@@ -114,5 +114,12 @@ def test_more_checkpointing_than_layers_is_refused(words):
         plan_recipe(read_settings([*words, "--checkpoint_every", "9", "--use_cpu", "true"]), 1, None)
 
 
+def test_dialogues_longer_than_the_model_was_made_for(words, tmp_path):
+    small = tiny("qwen2", tmp_path / "small", max_position_embeddings=64)
+    chosen = [str(small) if word.endswith("/model") else word for word in words]
+    with pytest.raises(RecipeError, match="the model was made for 64"):
+        plan_recipe(read_settings([*chosen, "--use_cpu", "true"]), 1, None)
+
+
 def test_recipes_lie_where_the_package_finds_them():
     assert Path(read_settings(["--config", "mistral-7b/qlora"], plan_only=True).file).is_file()

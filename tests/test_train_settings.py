@@ -69,6 +69,16 @@ def test_the_command_line_changes_the_file(recipe):
         ("chat_template_path: x.jinja", "template"),
         ("gradient_checkpointing: true", "checkpoint_every"),
         ("push_to_hub: true", "push_to_hub is not used here"),
+        ("save_only_model: true", "resumes to other losses"),
+        ("eval_packing: true", "Its work is done by: packing"),
+        ("packing_strategy: wrapped", "lets dialogues of a row see each other"),
+        ("eval_strategy: epoch", "eval_strategy needs something to evaluate on"),
+        ("lora_r: 0", "lora_r: 0"),
+        ("gradient_accumulation_steps: 0", "gradient_accumulation_steps: 0"),
+        ("lora_target_modules: all-linear", "Name the linear layers within the decoder"),
+        ("lora_target_modules: [q_proj, lm_head]", "lora_target_modules: lm_head"),
+        ("model_init_kwargs: {token: hf_secret}", "token: a secret is no part of a recipe"),
+        ('model_init_kwargs: \'{"hub": {"api_key": "hf_secret"}}\'', "api_key: a secret is no part of a recipe"),
         ("hub_token: hf_secret", "a secret is no part of a recipe"),
         ("max_length: null", "max_length"),
         ("dataset: ''", "dataset is missing"),
@@ -110,6 +120,12 @@ def test_what_decides_the_weights_is_told_from_what_does_not(recipe):
     )
     other = read_settings(["--config", recipe(), "--seed", "7"])
     assert one.material() == same.material() != other.material()
+
+
+def test_one_layer_is_a_list_of_one(recipe):
+    for written in ("q_proj", "[q_proj]"):
+        text = RECIPE.replace("lora_target_modules: [q_proj, v_proj]", f"lora_target_modules: {written}")
+        assert read_settings(["--config", recipe(text)]).model.lora_target_modules == ["q_proj"]
 
 
 def test_no_known_key_is_one_that_we_replace():

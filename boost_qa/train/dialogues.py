@@ -58,6 +58,7 @@ def load_dialogues(ours: DialogueArguments) -> Dialogues:
         "split": ours.dataset_split,
         "revision": revision,
         "fingerprint": digest_rows(train),
+        "validation_fingerprint": digest_rows(held) if held is not None else None,
         "rows": len(train),
         "validation_rows": len(held) if held is not None else 0,
     }
@@ -94,14 +95,14 @@ def to_messages(row: Mapping[str, Any], number: int) -> tuple[list[dict[str, str
         SourceError: naming the row and what is wrong with it.
     """
     where = f"row {row.get('id') or number}"
-    if row.get("messages"):
-        said = [(turn.get("role"), turn.get("content")) for turn in row["messages"]]
-    elif row.get("conversations"):
-        said = [(turn.get("from"), turn.get("value")) for turn in row["conversations"]]
-    else:
+    turns, names = (
+        (row["messages"], ("role", "content")) if row.get("messages") else (row.get("conversations"), ("from", "value"))
+    )
+    if not turns or not all(isinstance(turn, Mapping) for turn in turns):
         raise SourceError(
             f"{where}: no messages", "A row has `messages` (role/content) or `conversations` (from/value)."
         )
+    said = [tuple(turn.get(name) for name in names) for turn in turns]
     for role, text in said:
         if role not in _ROLES:
             raise SourceError(f"{where}: unknown speaker {role!r}", f"Known are: {', '.join(_ROLES)}.")
@@ -118,8 +119,8 @@ def to_messages(row: Mapping[str, Any], number: int) -> tuple[list[dict[str, str
 
 def digest_rows(rows: Dataset) -> str:
     """16 hex characters of what is said in the rows, in their order."""
-    column = "messages" if "messages" in rows.column_names else "conversations"
-    return digest(*(repr(each) for each in rows[column]))[:16] if column in rows.column_names else ""
+    columns = [name for name in ("messages", "conversations", "speakers") if name in rows.column_names]
+    return digest(*(repr(row) for row in rows.select_columns(columns)))[:16] if columns else ""
 
 
 def _check_order(roles: Sequence[str], where: str) -> None:
@@ -157,7 +158,10 @@ def _load(ours: DialogueArguments, split: str, revision: str | None) -> Dataset:
         if path.is_file():
             if path.suffix not in _FILES:
                 raise SourceError(f"{path}: not a file of dialogues", f"Give one of {', '.join(_FILES)}.")
-            # a file is one split, whatever it is called; slices still work
+            if split == ours.validation_split and "[" not in split:
+                remedy = "Set validation: 0.02 to hold records out, or a slice such as validation_split: train[:5%]."
+                raise SourceError(f"{path}: a file is one split, so all of it is trained on", remedy)
+            # that split, whatever it is called; slices work
             return datasets.load_dataset(
                 _FILES[path.suffix], data_files={split.partition("[")[0]: str(path)}, split=split
             )

@@ -10,23 +10,24 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from accelerate import PartialState
 from peft.tuners.tuners_utils import BaseTunerLayer
 from rich.console import Console
-from transformers import PreTrainedModel
+from safetensors.torch import load_file, save_file
+from transformers import GenerationConfig, PreTrainedModel
 from trl import SFTTrainer, get_peft_config, get_quantization_config
 
-from boost_qa.errors import RunError
 from boost_qa.train.dialogues import load_dialogues
 from boost_qa.train.plan import Plan, make_plan, shown
 from boost_qa.train.preflight import Parts, read_parts
 from boost_qa.train.prepare import Rows, prepare
-from boost_qa.train.report import Meter, Report, read_report
+from boost_qa.train.report import Meter, Report
 from boost_qa.train.settings import Settings
 from boost_qa.train.varlen import attention
 
@@ -52,32 +53,33 @@ def finetune(settings: Settings, console: Console | None = None) -> Path | None:
     state = PartialState()
     console = console or Console()
     folder = Path(settings.sft.output_dir)
+    chosen = None if settings.ours.dry_run else attention(settings.model.attn_implementation or "sdpa")
     parts = read_parts(settings)
     with _quiet(state.is_main_process):
         dialogues = load_dialogues(settings.ours)
-        if not settings.ours.dry_run and _is_done(folder, settings, dialogues.facts):
+        report = Report(folder, settings, parts, dialogues.facts, state.num_processes)
+        if chosen and report.is_done():
             if state.is_main_process:
                 console.print(f"{folder}: this recipe is trained already; delete the folder to train it again")
             return folder
         rows = prepare(dialogues.train, dialogues.validation, parts.tokenizer, settings, state.num_processes)
-    plan = make_plan(settings, parts.config, rows.counts, state.num_processes)
+    plan = make_plan(settings, parts.config, rows.counts, state.num_processes, attention=chosen)
     if state.is_main_process:
         console.print(shown(plan))
-    if settings.ours.dry_run:
+    if chosen is None:
         return None
-    report = Report(folder, settings, parts, dialogues.facts, plan)
     state.wait_for_everyone()  # all have looked at the folder before it is written to
     with state.main_process_first():
         if state.is_main_process:
-            report.begin()
-        checkpoint = last_checkpoint(folder)
+            report.begin(plan)
+        checkpoint = last_checkpoint(folder, state.num_processes)
     trainer = make_trainer(settings, parts, rows, plan)
     meter = Meter(trainer)
     trainer.add_callback(meter)
     trainer.train(resume_from_checkpoint=checkpoint)
-    _save(trainer, folder)
+    _save(trainer, folder, settings)
     if state.is_main_process:
-        report.finish(trainer.state.log_history, meter.measured())
+        report.finish(plan, trainer.state.log_history, meter.measured())
         console.print(f"written: {folder}")
     return folder
 
@@ -94,13 +96,14 @@ def make_trainer(settings: Settings, parts: Parts, rows: Rows, plan: Plan, model
     if plan.checkpoint_every:
         args.gradient_checkpointing_kwargs = {"use_reentrant": False, "every_n_layers": plan.checkpoint_every}
     args.dataset_kwargs = {"skip_prepare_dataset": True}  # the rows are tokenised, marked and packed
-    chosen = attention(settings.model.attn_implementation or "sdpa")
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = False  # transformers knows it of its own models, not of PEFT's
     if model is None:
         args.model_init_kwargs = {
             **(args.model_init_kwargs or {}),
             "revision": parts.revision,
             "dtype": settings.model.dtype,
-            "attn_implementation": chosen.name,
+            "attn_implementation": plan.attention,
         }
     peft = get_peft_config(settings.model)
     if peft is not None:
@@ -139,19 +142,26 @@ def quick(model: Any, *, input_casts: bool, compile_layers: bool) -> None:
             layer.compile()
 
 
-def last_checkpoint(folder: Path) -> str | None:
+def last_checkpoint(folder: Path, processes: int) -> str | None:
     """The newest checkpoint that was written to its end; those that were not are deleted."""
     found = [
         (int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := _CHECKPOINT.fullmatch(path.name))
     ]
     for _, path in sorted(found, reverse=True):
-        try:  # transformers writes this file last
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
+        if is_whole(path, processes):
             return str(path)
+        shutil.rmtree(path, ignore_errors=True)
     return None
+
+
+def is_whole(checkpoint: Path, processes: int) -> bool:
+    """Whether all is there that a run needs to go on to the same losses."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    optimizer = any(any(checkpoint.glob(pattern)) for pattern in ("optimizer*", "global_step*"))
+    return optimizer and len(list(checkpoint.glob("rng_state*.pth"))) == processes
 
 
 class _Trainer(SFTTrainer):  # type: ignore[misc]
@@ -162,33 +172,16 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         """Nothing: TRL would tell the Hub about each run."""
 
 
-def _is_done(folder: Path, settings: Settings, data: Mapping[str, Any]) -> bool:
-    """Whether the folder holds this recipe's finished run.
-
-    Raises:
-        RunError: if it holds another recipe's, or the dataset is no longer the same.
-    """
-    if not folder.exists():
-        return False
-    earlier = read_report(folder)
-    if earlier is None:
-        if any(folder.iterdir()):
-            raise RunError(f"{folder} is not empty, and no run of ours", "Give another --output_dir.")
-        return False
-    own = settings.material() | {"rows of the dataset": data["fingerprint"]}
-    other = earlier["recipe"]["material"] | {"rows of the dataset": earlier["data"]["fingerprint"]}
-    different = sorted(key for key in own.keys() | other.keys() if own.get(key) != other.get(key))
-    if different:
-        changes = ", ".join(f"{key}: {other.get(key)} there, {own.get(key)} now" for key in different)
-        raise RunError(f"{folder} belongs to another recipe ({changes})", "Give another --output_dir, or delete it.")
-    return bool(earlier["finished"])
-
-
 def _stop_at(model: Any, stop: int) -> None:
     """Generation ends at our stop token, and at those the model had before. Saved with the adapter."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     had = base.generation_config.eos_token_id
     others = [] if had is None else had if isinstance(had, list) else [had]
+    try:
+        base.generation_config.validate(strict=True)
+    except ValueError:  # such as a temperature without sampling: it could be read, and not be written
+        kept = {name: getattr(base.generation_config, name) for name in ("bos_token_id", "pad_token_id")}
+        base.generation_config = GenerationConfig(**kept)
     base.generation_config.eos_token_id = [stop, *(each for each in others if each != stop)]
     base.config.eos_token_id = stop
 
@@ -200,7 +193,7 @@ def _stay_trainable(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _save(trainer: Any, folder: Path) -> None:
+def _save(trainer: Any, folder: Path, settings: Settings) -> None:
     """The finished files, written beside and then moved into place."""
     beside = folder / ".writing"
     trainer.save_model(str(beside))
@@ -209,10 +202,20 @@ def _save(trainer: Any, folder: Path) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     base.generation_config.save_pretrained(beside)
+    if settings.method == "full":
+        cast_files(beside, getattr(torch, str(settings.model.dtype)))
     for file in sorted(beside.iterdir()):
         if _KEPT.fullmatch(file.name):
             file.replace(folder / file.name)
     shutil.rmtree(beside)
+
+
+def cast_files(folder: Path, dtype: torch.dtype) -> None:
+    """Weights in the recipe's type: FSDP trains, and writes, float32 copies of them."""
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors = load_file(file)
+        if any(tensor.dtype == torch.float32 != dtype for tensor in tensors.values()):
+            save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
 
 
 @contextlib.contextmanager

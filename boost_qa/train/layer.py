@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig
 
 from boost_qa.train.counting import TOKENS, Meter
 from boost_qa.train.stand_ins import COUNTED, COUNTED_REPEATED, FusedDropout
@@ -179,9 +179,10 @@ def _one_layer(config: PretrainedConfig, training: Training, fused_dropout: bool
     config.num_hidden_layers = 1
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:1]
-    attention = COUNTED_REPEATED if training.dense_mask else COUNTED
+    config._attn_implementation = COUNTED_REPEATED if training.dense_mask else COUNTED
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=training.compute_dtype, attn_implementation=attention)
+        # the class itself: `from_config` would shard it where ZeRO-3 is on
+        model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).to(training.compute_dtype)
         trained = model if training.method == "full" else _adapted(model, training)
     trained.train()
     tuners: list[Any] = [part for part in trained.modules() if isinstance(part, BaseTunerLayer)]

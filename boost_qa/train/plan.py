@@ -23,6 +23,7 @@ from boost_qa.train.prepare import Counts, assume, prepare
 from boost_qa.train.settings import Settings
 from boost_qa.train.shapes import shape
 from boost_qa.train.template import UNTRAINED
+from boost_qa.train.varlen import Attention
 from boost_qa.train.workload import Sharding, Training, Work
 
 
@@ -31,6 +32,7 @@ class Plan:
     """What is known beforehand; `prediction` is None where no GPU is named or here."""
 
     counts: Counts
+    attention: str
     checkpoint_every: int
     gpu: Gpu | None
     prediction: cost.Prediction | None
@@ -38,19 +40,33 @@ class Plan:
 
 
 def make_plan(
-    settings: Settings, config: PretrainedConfig, counts: Counts, devices: int, sharding: Sharding | None = None
+    settings: Settings,
+    config: PretrainedConfig,
+    counts: Counts,
+    devices: int,
+    sharding: Sharding | None = None,
+    attention: Attention | None = None,
 ) -> Plan:
     """Counts joined with a prediction of memory and time.
 
     Args:
         devices: GPUs that share each step.
         sharding: how they share the model; by default what `accelerate launch` has been told.
+        attention: what will run here in place of the recipe's; None if nothing will.
 
     Raises:
-        RecipeError: if `checkpoint_every` names more layers than there are.
+        RecipeError: if a dialogue is longer than the model allows, or there are fewer layers than
+            `checkpoint_every` names.
     """
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest and counts.longest > longest:
+        raise RecipeError(
+            f"a dialogue of {counts.longest} tokens, and the model was made for {longest}",
+            f"Set max_length: {longest}, and too_long: drop or cut.",
+        )
+    used = attention.name if attention else str(settings.model.attn_implementation or "sdpa")
     gpu = this_gpu() if settings.ours.gpu is None else known_gpu(settings.ours.gpu)
-    training = _training(settings, counts, devices, sharding or _sharding(devices))
+    training = _training(settings, counts, used, devices, sharding or _sharding(devices))
     work = Work(
         tokens=counts.tokens,
         padded_tokens=counts.padded,
@@ -62,7 +78,10 @@ def make_plan(
     every = _checkpoint(settings, config, training, work, gpu)
     training = replace(training, checkpoint_every=every)
     prediction = cost.predict(config, training, work, gpu) if gpu else None
-    return Plan(counts, every, gpu, prediction, tuple(_warnings(settings, prediction)))
+    warnings = _warnings(settings, prediction)
+    if attention and attention.reason:
+        warnings.append(attention.reason)
+    return Plan(counts, used, every, gpu, prediction, tuple(warnings))
 
 
 def plan_recipe(
@@ -133,6 +152,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
     """The plan as plain values, for run.json and `--json`."""
     return {
         "counts": asdict(plan.counts),
+        "attention": plan.attention,
         "checkpoint_every": plan.checkpoint_every,
         "gpu": plan.gpu.name if plan.gpu else None,
         "prediction": telling.as_dict(plan.prediction) if plan.prediction else None,
@@ -152,7 +172,7 @@ def _counted(counts: Counts) -> list[tuple[str, str]]:
     ]
 
 
-def _training(settings: Settings, counts: Counts, devices: int, sharding: Sharding) -> Training:
+def _training(settings: Settings, counts: Counts, attention: str, devices: int, sharding: Sharding) -> Training:
     sft, model = settings.sft, settings.model
     row = int(sft.max_length) if sft.packing else counts.longest
     multiple = sft.pad_to_multiple_of or 1
@@ -171,7 +191,7 @@ def _training(settings: Settings, counts: Counts, devices: int, sharding: Shardi
         sharding=sharding,
         devices=devices,
         accumulation=1 if _syncs_each_batch(settings) else counts.accumulation,
-        attention=_attention(str(model.attn_implementation or "sdpa")),
+        attention=_attention(attention),
     )
 
 
@@ -195,7 +215,9 @@ def _sharding(devices: int) -> Sharding:
 
 def _checkpoint(settings: Settings, config: PretrainedConfig, training: Training, work: Work, gpu: Gpu | None) -> int:
     if settings.ours.checkpoint_every == "auto":
-        return cost.checkpoint_for(config, training, work, gpu) if gpu else 0
+        if gpu is None:  # a card that is not known may be small
+            return 1 if torch.cuda.is_available() else 0
+        return cost.checkpoint_for(config, training, work, gpu)
     every = int(settings.ours.checkpoint_every)
     if every > config.num_hidden_layers:
         raise RecipeError(
@@ -208,6 +230,10 @@ def _warnings(settings: Settings, prediction: cost.Prediction | None) -> list[st
     found = []
     if settings.method != "full" and settings.ours.template in UNTRAINED:
         found.append(UNTRAINED[settings.ours.template])
+    if settings.model.use_peft and (settings.model.lora_modules_to_save or settings.model.use_dora):
+        found.append("vLLM refuses adapters with lora_modules_to_save or use_dora; boost-qa merge makes a model of one")
+    if prediction is None and torch.cuda.is_available():
+        found.append("the speed of this GPU is not known, so nothing is predicted; name one like it with --gpu")
     if prediction and not prediction.fits:
         found.append("this does not fit: " + ("; ".join(prediction.remedies) or "no change was found that does"))
     return found

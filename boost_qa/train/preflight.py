@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer, PretrainedConfig
 
 from boost_qa.errors import ModelError, RecipeError
 from boost_qa.models.trainable import trainable
 from boost_qa.train.settings import Settings
 from boost_qa.train.template import DialogueTokenizer
+from boost_qa.train.varlen import NAME as VARLEN
 
 
 @dataclass(frozen=True)
@@ -90,25 +92,30 @@ def _packages(settings: Settings) -> None:
 
 
 def _check_config(config: PretrainedConfig, settings: Settings, named: str) -> None:
-    most = getattr(config, "max_position_embeddings", None)
-    if most and settings.sft.max_length > most and not settings.sft.packing:
-        raise RecipeError(
-            f"max_length: {settings.sft.max_length} is more than the {most} tokens that {named} was made for",
-            f"Set max_length to {most} or less.",
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(
+            f"{named} is not a causal language model: {config.model_type}", "Give a model that writes text."
         )
+    shape = copy.deepcopy(config)
+    if settings.model.attn_implementation != VARLEN:  # which `varlen.attention` replaces where it cannot run
+        shape._attn_implementation = settings.model.attn_implementation
     try:
+        # the class itself: `from_config` would shard it where ZeRO-3 is on
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except ValueError as error:
-        raise ModelError(f"{named} is not a causal language model: {config.model_type}", str(error)[:300]) from error
+            model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](shape)
+    except (ValueError, ImportError) as error:
+        raise RecipeError(
+            f"attn_implementation: {str(error).strip().splitlines()[0]}", "Use torch_varlen, sdpa or eager."
+        ) from error
     if settings.model.use_peft:
         linear = {
             name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)
         }
-        missing = [name for name in settings.model.lora_target_modules or () if name not in linear | {"all-linear"}]
+        missing = [name for name in settings.model.lora_target_modules or () if name not in linear]
         if missing:
             raise RecipeError(
-                f"lora_target_modules: {named} has no {', '.join(missing)}", f"It has: {', '.join(sorted(linear))}."
+                f"lora_target_modules: {named} has no {', '.join(missing)}",
+                f"It has: {', '.join(sorted(linear - {'lm_head'}))}.",
             )
 
 

@@ -100,8 +100,8 @@ def assume(dialogues: int, tokens: int, settings: Settings, devices: int) -> Cou
             "input_ids": [[0] * length for length in lengths],
             "labels": [[0] * length for length in lengths],
             "speakers": [["assistant"]] * dialogues,
-            "spoken": [[length * 2 // 3] for length in lengths.tolist()],
-            "learned": [[length * 2 // 3] for length in lengths.tolist()],
+            "turns": [[[length - length * 2 // 3, length]] for length in lengths.tolist()],
+            "chosen": [[True]] * dialogues,
         }
     )
     return _count(fake, _pack(fake, settings), {}, settings, devices)
@@ -112,6 +112,10 @@ def _encode(rows: Dataset, tokenizer: DialogueTokenizer, settings: Settings) -> 
 
     def encode(row: dict[str, Any], number: int) -> dict[str, Any]:
         messages, speakers = to_messages(row, number)
+        if loss_on == "not_weak" and not row.get("speakers"):
+            raise SourceError(
+                f"row {row.get('id') or number}: no speakers, which loss_on: not_weak needs", "Drop the row."
+            )
         encoded = tokenizer.encode(messages)
         chosen = supervised(speakers, loss_on)  # type: ignore[arg-type]
         return {
@@ -119,8 +123,8 @@ def _encode(rows: Dataset, tokenizer: DialogueTokenizer, settings: Settings) -> 
             "input_ids": encoded.ids,
             "labels": labels(encoded.ids, encoded.turns, chosen),
             "speakers": speakers,
-            "spoken": [end - begin for begin, end in encoded.turns],
-            "learned": [(end - begin) * yes for (begin, end), yes in zip(encoded.turns, chosen, strict=True)],
+            "turns": encoded.turns,
+            "chosen": chosen,
         }
 
     # Not cached: the cache's key would not change with our code or templates.
@@ -152,7 +156,7 @@ def _select(encoded: Dataset, settings: Settings, tokenizer: DialogueTokenizer) 
         encoded = encoded.select([number for number in range(len(encoded)) if number not in away])
     elif long:
         encoded = encoded.map(lambda row: _cut(row, most), load_from_cache_file=False, desc="Cutting")
-    silent = [number for number, learned in enumerate(encoded["learned"]) if not sum(learned)]
+    silent = [number for number, marked in enumerate(encoded["labels"]) if all(label == IGNORED for label in marked)]
     if silent:
         dropped["no turn carries loss"] = len(silent)
         away = frozenset(silent)
@@ -161,13 +165,9 @@ def _select(encoded: Dataset, settings: Settings, tokenizer: DialogueTokenizer) 
 
 
 def _cut(row: dict[str, Any], most: int) -> dict[str, Any]:
-    kept = row["labels"][:most]
-    left = sum(label != IGNORED for label in kept)
-    learned = []
-    for tokens in row["learned"]:  # turns in order: what is left of the loss belongs to the first of them
-        learned.append(min(tokens, left))
-        left -= learned[-1]
-    return {"input_ids": row["input_ids"][:most], "labels": kept, "learned": learned}
+    """The row's first `most` tokens, and what of its turns lies in them."""
+    turns = [[min(begin, most), min(end, most)] for begin, end in row["turns"]]
+    return {"input_ids": row["input_ids"][:most], "labels": row["labels"][:most], "turns": turns}
 
 
 def _plain(encoded: Dataset) -> Dataset:
@@ -185,13 +185,13 @@ def _pack(encoded: Dataset, settings: Settings) -> Dataset:
 
 
 def _count(kept: Dataset, rows: Dataset, dropped: dict[str, int], settings: Settings, devices: int) -> Counts:
-    lengths, learned = _lengths(kept), kept["learned"]
+    lengths = _lengths(kept)
     spoken: Counter[str] = Counter()
-    marked: Counter[str] = Counter()
-    for row in kept.select_columns(["speakers", "spoken", "learned"]):
-        for speaker, tokens, with_loss in zip(row["speakers"], row["spoken"], row["learned"], strict=True):
-            spoken[speaker] += tokens
-            marked[speaker] += with_loss
+    learned: Counter[str] = Counter()
+    for row in kept.select_columns(["speakers", "turns", "chosen"]):
+        for speaker, (begin, end), yes in zip(row["speakers"], row["turns"], row["chosen"], strict=True):
+            spoken[speaker] += end - begin
+            learned[speaker] += (end - begin) * yes
     sft, tokens = settings.sft, int(lengths.sum())
     per_step = sft.per_device_train_batch_size * devices
     accumulation = int(sft.gradient_accumulation_steps)
@@ -206,9 +206,9 @@ def _count(kept: Dataset, rows: Dataset, dropped: dict[str, int], settings: Sett
         dialogues=len(kept),
         dropped=dropped,
         tokens=tokens,
-        supervised=sum(map(sum, learned)),
+        supervised=learned.total(),
         padded=_padded(_lengths(rows), settings),
-        speakers={speaker: (spoken[speaker], marked[speaker]) for speaker in sorted(spoken)},
+        speakers={speaker: (spoken[speaker], learned[speaker]) for speaker in sorted(spoken)},
         longest=int(lengths.max()),
         pairs=int((lengths.astype(np.int64) ** 2).sum() // 2),
         rows=len(rows),

@@ -38,6 +38,8 @@ REPLACED = {
     "dataset_text_field": "dataset",
     "dataset_kwargs": "dataset",
     "truncation_mode": "too_long",
+    "shuffle_dataset": "seed",
+    "eval_packing": "packing",
     "padding_free": "packing",
     "gradient_checkpointing": "checkpoint_every",
     "gradient_checkpointing_kwargs": "checkpoint_every",
@@ -45,6 +47,8 @@ REPLACED = {
     "activation_checkpointing_kwargs": "checkpoint_every",
     "torch_compile": "compile_layers",
     "resume_from_checkpoint": "output_dir",
+    "save_only_model": "merge, after training; a checkpoint without its optimizer resumes to other losses",
+    "ignore_data_skip": "output_dir; a run that forgets which rows it has seen resumes to other losses",
     "push_to_hub": "output_dir",
     "fsdp": "the file that `accelerate launch --config_file` reads",
     "fsdp_config": "the file that `accelerate launch --config_file` reads",
@@ -53,7 +57,7 @@ REPLACED = {
 
 # What changes no weight: a run may be resumed with other values.
 IMMATERIAL = re.compile(
-    r"(log|logging|save|eval|trackio)_\w+|dataloader_(num_workers|pin_memory|prefetch_factor|persistent_workers)"
+    r"(log|logging|save|trackio)_\w+|dataloader_(num_workers|pin_memory|prefetch_factor|persistent_workers)"
     r"|dry_run|gpu|checkpoint_every|input_casts|report_to|run_name|project|disable_tqdm|dataset_num_proc|output_dir"
     r"|per_device_eval_batch_size"
 )
@@ -110,8 +114,12 @@ def read_settings(arguments: Sequence[str], *, plan_only: bool = False) -> Setti
             ours, sft, model = parser.parse_args_into_dataclasses(args=words)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{file or 'command line'}: {_device(error)}", f"Correct that key. {EXAMPLE}") from error
+    if isinstance(model.lora_target_modules, str):  # what TRL makes of a list of one
+        model.lora_target_modules = [model.lora_target_modules]
+    given = _values((*values, *changes), ours, sft, model)
+    _refuse_secrets(given, file)
     _complete(ours, sft, model, file)
-    return Settings(ours, sft, model, _values((*values, *changes), ours, sft, model), file)
+    return Settings(ours, sft, model, given, file)
 
 
 class _Parser(TrlParser):  # type: ignore[misc]
@@ -190,6 +198,15 @@ def _refuse(key: str, file: Path | None) -> None:
         raise RecipeError(f"{where}unknown key {key!r}{nearest}", hint)
 
 
+def _refuse_secrets(value: Any, file: Path | None) -> None:
+    """Also those within a key, as in model_init_kwargs: all that is given stands in run.json."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if SECRET.search(str(key)):
+            where = f"{file}: " if file else ""
+            raise RecipeError(f"{where}{key}: a secret is no part of a recipe", "Set HF_TOKEN in the environment.")
+        _refuse_secrets(inner, file)
+
+
 # Keys that other recipes on the web still have, and what became of them.
 _GONE = {
     "warmup_ratio": "Write warmup_steps: 0.1; below 1 it is a ratio.",
@@ -225,11 +242,8 @@ def _is_true(values: Mapping[str, Any], changes: Mapping[str, Sequence[str]]) ->
 
 
 def _device(error: Exception) -> str:
-    if "bf16" not in str(error):
+    if "setup doesn't support bf16" not in str(error):
         return str(error)
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
-        return f"bf16: {name} has no bfloat16; set bf16: false, fp16: true and dtype: float16"
     return (
         "there is no GPU here, and the recipe is for one (bf16: true without use_cpu: true); "
         "recipes/sft/smollm2-135m/lora_cpu.yaml is for a CPU, and --dry_run true plans without one"
@@ -239,24 +253,51 @@ def _device(error: Exception) -> str:
 def _complete(ours: DialogueArguments, sft: SFTConfig, model: ModelConfig, file: Path | None) -> None:
     """What the keys together must say."""
     where = f"{file}: " if file else ""
+    for what, remedy in _faults(ours, sft, model):
+        raise RecipeError(where + what, remedy)
+
+
+def _faults(ours: DialogueArguments, sft: SFTConfig, model: ModelConfig) -> Iterator[tuple[str, str]]:
+    """What is wrong, and what to do about it."""
     for key, value in (("dataset", ours.dataset), ("model_name_or_path", model.model_name_or_path)):
         if not value:
-            raise RecipeError(f"{where}{key} is missing", f"Add {key}: ... to the recipe. {EXAMPLE}")
+            yield f"{key} is missing", f"Add {key}: ... to the recipe. {EXAMPLE}"
     if sft.max_length is None:
-        raise RecipeError(f"{where}max_length: null", "Give the longest dialogue in tokens, such as max_length: 2048.")
+        yield "max_length: null", "Give the longest dialogue in tokens, such as max_length: 2048."
+    positive = {"per_device_train_batch_size": sft.per_device_train_batch_size, "lora_r": model.lora_r}
+    positive |= {"gradient_accumulation_steps": sft.gradient_accumulation_steps, "max_length": sft.max_length}
+    for key, value in positive.items():
+        if value < 1:
+            yield f"{key}: {value}", "Give a number above 0."
+    layers = "[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
     if model.use_peft and not model.lora_target_modules:
-        raise RecipeError(
-            f"{where}lora_target_modules is missing",
-            "Name the linear layers: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj].",
-        )
-    if not sft.use_cpu and sft.n_gpu > 1 and "RANK" not in os.environ:
-        raise RecipeError(
-            f"{sft.n_gpu} GPUs are visible to one process",
-            "Start with `accelerate launch --config_file recipes/accelerate/ddp.yaml -m boost_qa.train ...`, or make "
-            "one visible with CUDA_VISIBLE_DEVICES=0.",
+        yield "lora_target_modules is missing", f"Name the linear layers: {layers}."
+    for name in {"all-linear", "lm_head"} & set(model.lora_target_modules or ()) if model.use_peft else ():
+        yield f"lora_target_modules: {name}", f"Name the linear layers within the decoder: {layers}."
+    if sft.packing_strategy == "wrapped":
+        yield "packing_strategy: wrapped lets dialogues of a row see each other", "Use bfd."
+    if str(getattr(sft.eval_strategy, "value", sft.eval_strategy)) != "no" and not (
+        ours.validation or ours.validation_split
+    ):
+        yield (
+            "eval_strategy needs something to evaluate on",
+            "Set validation: 0.02, or validation_split, or eval_strategy: no.",
         )
     if ours.dialogues_per_step and not sft.packing:
-        raise RecipeError(
-            f"{where}dialogues_per_step is for packing: true",
+        yield (
+            "dialogues_per_step is for packing: true",
             "Without packing a step holds per_device_train_batch_size x gradient_accumulation_steps x GPUs.",
         )
+    if not sft.use_cpu and torch.cuda.is_available():
+        # torch says yes for older cards, too, which then only imitate it
+        if sft.bf16 and torch.version.cuda and torch.cuda.get_device_capability() < (8, 0):
+            yield (
+                f"bf16: {torch.cuda.get_device_name()} has no bfloat16",
+                "Use a GPU of Ampere or later (A100, 3090, L4, ...).",
+            )
+        if sft.n_gpu > 1 and "RANK" not in os.environ:
+            yield (
+                f"{sft.n_gpu} GPUs are visible to one process",
+                "Start with `accelerate launch --config_file recipes/accelerate/ddp.yaml -m boost_qa.train ...`, or "
+                "make one visible with CUDA_VISIBLE_DEVICES=0.",
+            )
