@@ -14,7 +14,7 @@ from trl import pack_dataset
 from boost_qa.errors import SourceError
 from boost_qa.train.dialogues import to_messages
 from boost_qa.train.settings import Settings
-from boost_qa.train.supervision import IGNORED, labels, supervised
+from boost_qa.train.supervision import labels, supervised
 from boost_qa.train.template import DialogueTokenizer
 
 
@@ -156,12 +156,17 @@ def _select(encoded: Dataset, settings: Settings, tokenizer: DialogueTokenizer) 
         encoded = encoded.select([number for number in range(len(encoded)) if number not in away])
     elif long:
         encoded = encoded.map(lambda row: _cut(row, most), load_from_cache_file=False, desc="Cutting")
-    silent = [number for number, marked in enumerate(encoded["labels"]) if all(label == IGNORED for label in marked)]
+    silent = [number for number, row in enumerate(encoded.select_columns(["turns", "chosen"])) if not _learned(row)]
     if silent:
         dropped["no turn carries loss"] = len(silent)
         away = frozenset(silent)
         encoded = encoded.select([number for number in range(len(encoded)) if number not in away])
     return encoded, dict(dropped)
+
+
+def _learned(row: dict[str, Any]) -> int:
+    """Tokens of the row that carry loss."""
+    return sum((end - begin) * yes for (begin, end), yes in zip(row["turns"], row["chosen"], strict=True))
 
 
 def _cut(row: dict[str, Any], most: int) -> dict[str, Any]:
