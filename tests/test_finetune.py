@@ -166,6 +166,13 @@ def check_adapter(folder: Path, base: Path) -> None:
     told = report(folder)
     assert told["finished"] and told["measured"]["tokens_per_second"] > 0 and told["measured"]["peak_memory_bytes"] > 0
     assert told["versions"]["trl"] and told["data"]["fingerprint"]
+    resolved = told["recipe"]["resolved"]
+    assert (resolved["lora_r"], resolved["loss_on"], resolved["adam_beta1"], resolved["max_length"]) == (
+        4,
+        "all",
+        0.9,
+        128,
+    )
     assert losses(folder)[-1] < losses(folder)[0]
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
 

@@ -130,6 +130,7 @@ class Report:
                 "file": self.settings.file.name if self.settings.file else None,
                 "given": dict(self.settings.given),
                 "method": self.settings.method,
+                "resolved": self.settings.resolved(),
             },
             "identity": self._identity(),
             "model": {

@@ -13,7 +13,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -81,6 +81,11 @@ class Settings:
         if not self.model.use_peft:
             return "full"
         return "qlora" if self.model.load_in_4bit or self.model.load_in_8bit else "lora"
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting with the value it has, defaults of the installed TRL included; no token is among them."""
+        whole = asdict(self.ours) | asdict(self.model) | self.sft.to_dict()
+        return dict(json.loads(json.dumps(whole, default=str)))
 
     def material(self) -> dict[str, Any]:
         """What decides the weights that come out: the settings that a resumed run must share."""
