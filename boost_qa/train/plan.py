@@ -235,5 +235,5 @@ def _warnings(settings: Settings, prediction: cost.Prediction | None) -> list[st
     if prediction is None and torch.cuda.is_available():
         found.append("the speed of this GPU is not known, so nothing is predicted; name one like it with --gpu")
     if prediction and not prediction.fits:
-        found.append("this does not fit: " + ("; ".join(prediction.remedies) or "no change was found that does"))
+        found.append("this does not fit" + ("" if prediction.remedies else ", and no change was found that does"))
     return found
