@@ -68,6 +68,11 @@ def recipe(folder: Path, dataset: Path, model: Path, method: str, **changes) -> 
     return [*launch, "-m", "boost_qa.train", "--config", str(file)]
 
 
+def straight(command: list[str]) -> list[str]:
+    """The command without accelerate."""
+    return [sys.executable, *command[command.index("-m", 2) :]]
+
+
 def train(command: list[str], **more) -> subprocess.CompletedProcess:
     # one thread: tiny matrices only wait for each other, and sums are always added in the same order
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
@@ -111,9 +116,9 @@ def test_a_killed_run_goes_on_to_the_same_losses(dataset, tmp_path):
     base = tiny("llama", tmp_path / "base")
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    done = train(recipe(tmp_path / "whole", dataset, base, "lora", num_train_epochs=20))
+    done = train(straight(recipe(tmp_path / "whole", dataset, base, "lora", num_train_epochs=20)))
     assert done.returncode == 0, done.stderr
-    command = recipe(tmp_path / "killed", dataset, base, "lora", num_train_epochs=20)
+    command = straight(recipe(tmp_path / "killed", dataset, base, "lora", num_train_epochs=20))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
     first = tmp_path / "killed" / "out" / "checkpoint-4" / "trainer_state.json"
@@ -195,7 +200,7 @@ def test_two_processes_share_the_work(dataset, tmp_path):
     base = tiny("llama", tmp_path / "base")
     command = recipe(tmp_path, dataset, base, "lora", packing=False, ddp_backend="gloo")
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]  # accelerate's needs GPUs or MPI
-    done = train([*launch, *command[command.index("-m", 2) :]])
+    done = train([*launch, *straight(command)[1:]])
     assert done.returncode == 0, done.stderr
     told = report(tmp_path)
     assert told["measured"]["processes"] == 2

@@ -267,7 +267,8 @@ def test_an_unfinished_run_is_not_generated_by_training(tmp_path):
 @pytest.mark.parametrize("dataset", ["no/such/dataset/at/all", "nothing_here", "notes.md"])
 def test_a_dataset_that_is_not_there(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # or the client would try for 20 seconds
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     (tmp_path / "notes.md").write_text("x")
     with pytest.raises(SourceError):
         load_dialogues(DialogueArguments(dataset=dataset))

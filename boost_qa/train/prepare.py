@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,9 @@ def prepare(
     held = None
     if validation is not None:
         held, _ = _select(_encode(validation, tokenizer, settings), settings, tokenizer)
-    rows = _pack(kept, settings)
-    return Rows(rows, None if held is None else _pack(held, settings), _count(kept, rows, dropped, settings, devices))
+    rows = _pack(kept, *_packing(settings))
+    held_rows = None if held is None else _pack(held, *_packing(settings))
+    return Rows(rows, held_rows, _count(kept, rows, dropped, settings, devices))
 
 
 def assume(dialogues: int, tokens: int, settings: Settings, devices: int) -> Counts:
@@ -92,19 +94,25 @@ def assume(dialogues: int, tokens: int, settings: Settings, devices: int) -> Cou
         dialogues: how many.
         tokens: of a dialogue, on average.
     """
+    fake, rows = _assumed(dialogues, tokens, *_packing(settings))
+    return _count(fake, rows, {}, settings, devices)
+
+
+@cache
+def _assumed(dialogues: int, tokens: int, most: int, strategy: str | None) -> tuple[Dataset, Dataset]:
     spread = 0.5  # of the logarithm
     drawn = np.random.default_rng(0).lognormal(math.log(tokens) - spread**2 / 2, spread, dialogues)
-    lengths = np.clip(drawn.round().astype(int), 8, int(settings.sft.max_length))
+    lengths = np.clip(drawn.round().astype(int), 8, most).tolist()
     fake = Dataset.from_dict(
         {
             "input_ids": [[0] * length for length in lengths],
             "labels": [[0] * length for length in lengths],
             "speakers": [["assistant"]] * dialogues,
-            "turns": [[[length - length * 2 // 3, length]] for length in lengths.tolist()],
+            "turns": [[[length - length * 2 // 3, length]] for length in lengths],
             "chosen": [[True]] * dialogues,
         }
     )
-    return _count(fake, _pack(fake, settings), {}, settings, devices)
+    return fake, _pack(fake, most, strategy)
 
 
 def _encode(rows: Dataset, tokenizer: DialogueTokenizer, settings: Settings) -> Dataset:
@@ -175,18 +183,17 @@ def _cut(row: dict[str, Any], most: int) -> dict[str, Any]:
     return {"input_ids": row["input_ids"][:most], "labels": row["labels"][:most], "turns": turns}
 
 
-def _plain(encoded: Dataset) -> Dataset:
-    return encoded.select_columns(["input_ids", "labels"])
+def _packing(settings: Settings) -> tuple[int, str | None]:
+    """Tokens of a row at most, and how rows are packed, if they are."""
+    return int(settings.sft.max_length), settings.sft.packing_strategy if settings.sft.packing else None
 
 
-def _pack(encoded: Dataset, settings: Settings) -> Dataset:
+def _pack(encoded: Dataset, most: int, strategy: str | None) -> Dataset:
     """TRL's own packing, done here so that the plan counts the very rows that are trained on."""
-    rows = _plain(encoded)
-    if not settings.sft.packing:
+    rows = encoded.select_columns(["input_ids", "labels"])
+    if strategy is None:
         return rows
-    return pack_dataset(
-        rows, settings.sft.max_length, settings.sft.packing_strategy, {"load_from_cache_file": False, "desc": "Packing"}
-    )
+    return pack_dataset(rows, most, strategy, {"load_from_cache_file": False, "desc": "Packing"})
 
 
 def _count(kept: Dataset, rows: Dataset, dropped: dict[str, int], settings: Settings, devices: int) -> Counts:
