@@ -21,10 +21,10 @@ from boost_qa import cli
 from boost_qa.errors import RecipeError
 from boost_qa.train.cost import Prediction, checkpoint_for, predict
 from boost_qa.train.gpus import gpu, gpus
+from boost_qa.train.keys import known_keys
 from boost_qa.train.layer import profile_layer
 from boost_qa.train.memory import GIB
 from boost_qa.train.remedies import WORDS
-from boost_qa.train.settings import known_keys
 from boost_qa.train.shapes import shape
 from boost_qa.train.telling import as_dict, describe
 from boost_qa.train.workload import LINEAR, Training, Work

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from boost_qa.errors import RecipeError
-from boost_qa.train.settings import find_recipe, known_keys, read_settings
+from boost_qa.train.keys import known_keys
+from boost_qa.train.settings import find_recipe, read_settings
 
 RECIPE = """
 dataset: some/where

@@ -91,7 +91,7 @@ def _turn(model: models.Model, into: Path) -> None:
             # without it the model counts as quantised, and can neither be saved nor trained
             quantization_config=GgufConfig(dequantize=True),
         )
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError) as error:  # what transformers raises for an architecture it cannot read
         raise ModelError(f"{model.path} cannot be turned into a model to train: {error}", _remedy()) from error
     reader = GGUFReader(model.path)
     keys = ("add_bos_token", "bos_token_id", "eos_token_id", "padding_token_id", "pre")

@@ -7,13 +7,11 @@ script drops a key it does not know without a word; here it is an error that nam
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -21,46 +19,10 @@ import torch
 import yaml
 from trl import ModelConfig, SFTConfig, TrlParser
 
-from boost_qa.config import SECRET
 from boost_qa.errors import RecipeError
 from boost_qa.recipe_file import recipe_folder
 from boost_qa.train.arguments import DialogueArguments
-
-EXAMPLE = "An example is recipes/sft/llama-3-8b/lora.yaml."
-
-# TRL's keys whose work is done here, and the key of ours that replaces them.
-REPLACED = {
-    "assistant_only_loss": "loss_on",
-    "completion_only_loss": "loss_on",
-    "chat_template_path": "template",
-    "eos_token": "template",
-    "pad_token": "template",
-    "dataset_text_field": "dataset",
-    "dataset_kwargs": "dataset",
-    "truncation_mode": "too_long",
-    "shuffle_dataset": "seed",
-    "eval_packing": "packing",
-    "padding_free": "packing",
-    "gradient_checkpointing": "checkpoint_every",
-    "gradient_checkpointing_kwargs": "checkpoint_every",
-    "activation_checkpointing": "checkpoint_every",
-    "activation_checkpointing_kwargs": "checkpoint_every",
-    "torch_compile": "compile_layers",
-    "resume_from_checkpoint": "output_dir",
-    "save_only_model": "merge, after training; a checkpoint without its optimizer resumes to other losses",
-    "ignore_data_skip": "output_dir; a run that forgets which rows it has seen resumes to other losses",
-    "push_to_hub": "output_dir",
-    "fsdp": "the file that `accelerate launch --config_file` reads",
-    "fsdp_config": "the file that `accelerate launch --config_file` reads",
-    "deepspeed": "the file that `accelerate launch --config_file` reads",
-}
-
-# What changes no weight: a run may be resumed with other values.
-IMMATERIAL = re.compile(
-    r"(log|logging|save|trackio)_\w+|dataloader_(num_workers|pin_memory|prefetch_factor|persistent_workers)"
-    r"|dry_run|gpu|checkpoint_every|input_casts|report_to|run_name|project|disable_tqdm|dataset_num_proc|output_dir"
-    r"|per_device_eval_batch_size"
-)
+from boost_qa.train.keys import EXAMPLE, IMMATERIAL, refuse, refuse_secrets
 
 
 @dataclass(frozen=True)
@@ -107,7 +69,7 @@ def read_settings(arguments: Sequence[str], *, plan_only: bool = False) -> Setti
     file = find_recipe(recipe) if recipe else None
     values = dict(_from_file(file)) if file else {}
     for key in (*values, *changes):
-        _refuse(key, file if key in values else None)
+        refuse(key, file if key in values else None)
     parser = _Parser((DialogueArguments, SFTConfig, ModelConfig), prog="python -m boost_qa.train")
     words = [word for key, given in changes.items() for word in (f"--{key}", *given)]
     if (plan_only or _is_true(values, changes)) and not torch.cuda.is_available():
@@ -122,7 +84,7 @@ def read_settings(arguments: Sequence[str], *, plan_only: bool = False) -> Setti
     if isinstance(model.lora_target_modules, str):  # what TRL makes of a list of one
         model.lora_target_modules = [model.lora_target_modules]
     given = _values((*values, *changes), ours, sft, model)
-    _refuse_secrets(given, file)
+    refuse_secrets(given, file)
     _complete(ours, sft, model, file)
     return Settings(ours, sft, model, given, file)
 
@@ -174,55 +136,6 @@ def _from_file(file: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise RecipeError(f"{file}: holds no mapping", f"A recipe is `key: value` lines; {EXAMPLE}")
     return {str(key): value for key, value in raw.items()}
-
-
-def known_keys() -> frozenset[str]:
-    """Every key a recipe may have."""
-    return frozenset(_names()) - REPLACED.keys()
-
-
-def _names() -> Iterator[str]:
-    for cls in (DialogueArguments, SFTConfig, ModelConfig):
-        yield from (each.name for each in fields(cls) if each.init)
-
-
-def _refuse(key: str, file: Path | None) -> None:
-    where = f"{file}: " if file else ""
-    if key == "help":
-        return
-    if key in REPLACED:
-        raise RecipeError(f"{where}{key} is not used here", f"Its work is done by: {REPLACED[key]}.")
-    if SECRET.search(key):
-        raise RecipeError(
-            f"{where}{key}: a secret is no part of a recipe", "Run `hf auth login`, or set HF_TOKEN in the environment."
-        )
-    if key not in known_keys():
-        near = difflib.get_close_matches(key, sorted(known_keys()), n=1, cutoff=0.5)
-        nearest = f" (nearest known key: {near[0]!r})" if near else ""
-        hint = _GONE.get(key, f"`python -m boost_qa.train --help` lists them. {EXAMPLE}")
-        raise RecipeError(f"{where}unknown key {key!r}{nearest}", hint)
-
-
-def _refuse_secrets(value: Any, file: Path | None) -> None:
-    """Also those within a key, as in model_init_kwargs: all that is given stands in run.json."""
-    for key, inner in value.items() if isinstance(value, dict) else ():
-        if SECRET.search(str(key)):
-            where = f"{file}: " if file else ""
-            raise RecipeError(f"{where}{key}: a secret is no part of a recipe", "Set HF_TOKEN in the environment.")
-        _refuse_secrets(inner, file)
-
-
-# Keys that other recipes on the web still have, and what became of them.
-_GONE = {
-    "warmup_ratio": "Write warmup_steps: 0.1; below 1 it is a ratio.",
-    "max_seq_length": "It is called max_length now.",
-    "torch_dtype": "It is called dtype now.",
-    "overwrite_output_dir": "Give another output_dir, or delete the old one.",
-    "group_by_length": "It is called train_sampling_strategy now.",
-    "lora_rank": "It is called lora_r here.",
-    "lora_target": "It is called lora_target_modules here, and lists the layers.",
-    "cutoff_len": "It is called max_length here.",
-}
 
 
 def _values(keys: Iterable[str], *read: Any) -> dict[str, Any]:
