@@ -1,10 +1,11 @@
 """A finished run as a folder of Parquet files that anybody can load.
 
     README.md                                           dataset card; its YAML names configs and splits
+    recipe.yaml                                         the recipe, with names in place of local paths
     data/<config>/<split>-00000-of-0000N.parquet        `all`, one config per scenario, and `original`
 
 `load_dataset("./DIR", "debate")` needs nothing of this package. The same run gives the same bytes,
-as long as pyarrow is the same.
+as long as pyarrow is the same. No path of this machine is in it.
 """
 
 from __future__ import annotations
@@ -13,17 +14,26 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from boost_qa.card import TAG, SplitFigures, render
+import yaml
+
+from boost_qa.cards.dataset import TAG, SplitFigures, render
 from boost_qa.contents import ALL, ORIGINAL, Contents, survey
 from boost_qa.errors import RunError
 from boost_qa.parquet import SHARD_BYTES, ShardWriter
+from boost_qa.portable import SERVER, portable, portable_model
 from boost_qa.run_folder import RunFolder
 
-_OURS = re.compile(r"README\.md|data/[a-z_]+/[a-z]+-\d{5}-of-\d{5}\.parquet")
+_OURS = re.compile(r"README\.md|recipe\.yaml|data/[a-z_]+/[a-z]+-\d{5}-of-\d{5}\.parquet")
+_HEADER = f"""\
+# The recipe of this dataset, every setting with its value: boost-qa generate recipe.yaml
+# Of local paths only the last name is left, and {SERVER} stands for the address of any server:
+# put your own in their places.
+"""
 
 
 def export(run: RunFolder | str | Path, folder: str | Path, *, partial: bool = False) -> Path:
@@ -52,6 +62,7 @@ def export(run: RunFolder | str | Path, folder: str | Path, *, partial: bool = F
         figures = write_parquet(contents, new / "data")
         card = render(manifest, contents, figures, digest=content_digest(new / "data"))
         (new / "README.md").write_text(card, encoding="utf-8", newline="\n")
+        (new / "recipe.yaml").write_text(recipe_text(manifest["recipe"]), encoding="utf-8", newline="\n")
     return target
 
 
@@ -65,7 +76,8 @@ def write_parquet(
         for split in splits
     }
     try:
-        for place, row in contents.rows():
+        for place, found in contents.rows():
+            row = _without_paths(found)
             writers[place.config, place.split].add(row)
             if place.config != ORIGINAL:
                 writers[ALL, place.split].add(row)
@@ -76,9 +88,14 @@ def write_parquet(
             writer.abort()
     figures: dict[str, dict[str, SplitFigures]] = {}
     for (config, split), writer in writers.items():
-        found = SplitFigures(writer.num_examples, writer.num_bytes, writer.download_size)
-        figures.setdefault(config, {})[split] = found
+        of_split = SplitFigures(writer.num_examples, writer.num_bytes, writer.download_size)
+        figures.setdefault(config, {})[split] = of_split
     return figures
+
+
+def recipe_text(recipe: Mapping[str, Any]) -> str:
+    """recipe.yaml of an export, for `boost-qa generate` on any machine."""
+    return _HEADER + yaml.safe_dump(portable(recipe), sort_keys=False, allow_unicode=True, width=120)
 
 
 def content_digest(folder: Path) -> str:
@@ -109,6 +126,11 @@ def check_replaceable(folder: Path) -> None:
         raise RunError(f"{folder} holds {foreign[0]}, which is no part of an export", remedy)
     if files and f"- {TAG}\n" not in _front_matter(folder / "README.md"):
         raise RunError(f"{folder} is not empty and its README.md is not that of an export", remedy)
+
+
+def _without_paths(row: dict[str, Any]) -> dict[str, Any]:
+    """A recipe may name a model by its file, which a row then carries."""
+    return row | {"agents": [agent | {"model": portable_model(agent["model"])} for agent in row["agents"]]}
 
 
 def _front_matter(readme: Path) -> str:

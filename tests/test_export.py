@@ -12,7 +12,7 @@ from fabricate import make_dialogue, make_record, make_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boost_qa.card import markdown
+from boost_qa.cards.markup import markdown
 from boost_qa.contents import survey
 from boost_qa.errors import RunError
 from boost_qa.export import export
@@ -194,7 +194,7 @@ def test_layout_and_figures(run, exported):
     assert data["tags"] == ["synthetic", "boost-qa"] and data["task_categories"] == ["text-generation"]
     assert data["language"] == "en" and data["annotations_creators"] == ["machine-generated"]
     assert data["source_datasets"] == ["someone/sums"] and data["license"] == "other"
-    assert {path.split("/")[0] for path in files_of(exported)} == {"README.md", "data"}
+    assert {path.split("/")[0] for path in files_of(exported)} == {"README.md", "recipe.yaml", "data"}
 
 
 def test_it_loads_without_our_package(run, exported, tmp_path):
@@ -258,6 +258,7 @@ def test_an_export_replaces_an_older_one_whole_and_is_read_anew(run, tmp_path):
     assert sorted(files_of(target)) == [
         "README.md",
         *(f"data/{config}/train-00000-of-00001.parquet" for config in ("all", "debate", "original")),
+        "recipe.yaml",
     ]
     assert {row["scenario"] for row in load()} == {"debate"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "dataset", "first", "second", "third"]
@@ -421,7 +422,7 @@ def test_the_card_names_agents_sources_and_how_to_make_it_again(exported):
         "| `sums` | someone/sums | `v1` | mit | 40 | 40 | empty question (1) |",
         "| `debate` | 13 | 2 | truncated (2) |",
         "| `debate/student_a` | `0123456789abcdef` |",
-        "boost-qa generate made-up",
+        "boost-qa generate recipe.yaml",
         "arXiv:2506.02689",
     ):
         assert line in text

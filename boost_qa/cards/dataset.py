@@ -1,28 +1,22 @@
-"""The dataset card of an export, from the run's manifest.
-
-Whatever comes from outside the template is escaped: `finalize` sees every expression, so no name,
-reason or licence can become markup, a table cell or YAML.
-"""
+"""The dataset card of an export, from the run's manifest."""
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from boost_qa.cards.licences import Licence, terms, together
+from boost_qa.cards.markup import Markup, code, environment
 from boost_qa.contents import ALL, ORIGINAL, Contents
+from boost_qa.portable import names_files, portable_model
 from boost_qa.rows import FEATURES
 
 TAG = "boost-qa"
-_LICENCES = frozenset(
-    (
-        *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0"),
-        *("cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"),
-        *("odc-by", "odbl", "pddl", "openrail", "unlicense"),
-    )
-)
+TEMPLATE = "dataset.md.jinja"
+PLACE = "path/of/this/dataset"
+"""Stands for the dataset's repository id, wherever the card names it; publishing replaces it."""
+
 _LANGUAGES = {
     "Arabic": "ar", "Chinese": "zh", "Dutch": "nl", "English": "en", "French": "fr", "German": "de", "Hindi": "hi",
     "Italian": "it", "Japanese": "ja", "Korean": "ko", "Polish": "pl", "Portuguese": "pt", "Russian": "ru",
@@ -64,10 +58,6 @@ class SplitFigures(NamedTuple):
     download_size: int
 
 
-class Markup(str):
-    """Text that is Markdown already."""
-
-
 def render(
     manifest: Mapping[str, Any],
     contents: Contents,
@@ -83,39 +73,46 @@ def render(
         figures: by config and split.
         digest: names the content of all data files.
     """
-    import jinja2
+    figures_of_card = context(manifest, contents, figures, digest=digest)
+    return str(environment().get_template(TEMPLATE).render(figures_of_card))
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template_folder()),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        finalize=markdown,
-    )
-    environment.filters |= {"code": code, "code_text": code_text}
+
+def context(
+    manifest: Mapping[str, Any],
+    contents: Contents,
+    figures: Mapping[str, Mapping[str, SplitFigures]],
+    *,
+    digest: str,
+) -> dict[str, Any]:
+    """The variables of the template, all of which it uses; the arguments are those of `render`."""
     recipe = manifest["recipe"]
-    return environment.get_template("dataset.md.jinja").render(
-        front_matter=Markup(front_matter(manifest, figures, digest)),
-        name=manifest["name"],
-        dialogues=len(contents.dialogues),
-        finished=manifest["finished"],
-        scenarios=sorted({scenario for scenario, _ in contents.drawn}),
-        configs=figures,
-        meaning=_MEANING,
-        validation=f"{100 * recipe['validation']:g}",
-        drawn=contents.drawn,
-        columns=[(name, _type_name(feature), Markup(_COLUMNS[name])) for name, feature in FEATURES.items()],
-        agents=list(_agents(manifest)),
-        prompts=manifest["prompts"],
-        sources=[{**source, "bad": _reasons(source["bad"])} for source in manifest["sources"]],
-        kept=list(_kept(contents, manifest.get("rejected", {}))),
-        usage=manifest.get("usage"),
-        seed=recipe["seed"],
-        run_digest=manifest["digest"],
-        versions=Markup(", ".join(code(f"{name} {of}") for name, of in manifest["versions"].items())),
-        digest=digest,
-        language=recipe["language"],
-    )
+    own = {source["name"] for source in recipe["sources"] if source["source"] == "columns"}
+    return {
+        "front_matter": Markup(front_matter(manifest, figures, digest)),
+        "place": PLACE,
+        "name": manifest["name"],
+        "dialogues": len(contents.dialogues),
+        "finished": manifest["finished"],
+        "scenarios": sorted({scenario for scenario, _ in contents.drawn}),
+        "configs": figures,
+        "meaning": _MEANING,
+        "validation": f"{100 * recipe['validation']:g}",
+        "drawn": contents.drawn,
+        "columns": [(name, _type_name(feature), Markup(_COLUMNS[name])) for name, feature in FEATURES.items()],
+        "agents": list(_agents(manifest)),
+        "prompts": manifest["prompts"],
+        "sources": [{**source, "bad": _reasons(source["bad"])} for source in manifest["sources"]],
+        "terms": terms(manifest["sources"], own),
+        "licence": _licence(manifest),
+        "kept": list(_kept(contents, manifest.get("rejected", {}))),
+        "usage": manifest.get("usage"),
+        "seed": recipe["seed"],
+        "run_digest": manifest["digest"],
+        "names_files": names_files(recipe),
+        "versions": Markup(", ".join(code(f"{name} {of}") for name, of in manifest["versions"].items())),
+        "digest": digest,
+        "language": recipe["language"],
+    }
 
 
 def front_matter(manifest: Mapping[str, Any], figures: Mapping[str, Mapping[str, SplitFigures]], digest: str) -> str:
@@ -124,12 +121,12 @@ def front_matter(manifest: Mapping[str, Any], figures: Mapping[str, Mapping[str,
     from datasets.info import DatasetInfosDict
     from huggingface_hub import DatasetCardData
 
-    licences = {str(source["licence"]).lower() for source in manifest["sources"]}
-    licence = licences.pop() if len(licences) == 1 and licences <= _LICENCES else "other"
+    licence = _licence(manifest).id
     data = DatasetCardData(
         language=_LANGUAGES.get(manifest["recipe"]["language"]),
         license=licence,
         license_name="per-source" if licence == "other" else None,  # what the Hub shows for `other`
+        license_link=f"https://huggingface.co/datasets/{PLACE}#sources" if licence == "other" else None,
         pretty_name=f"BOOST-QA ({manifest['name']})",
         tags=["synthetic", TAG],
         task_categories=["text-generation"],
@@ -162,31 +159,8 @@ def front_matter(manifest: Mapping[str, Any], figures: Mapping[str, Mapping[str,
     return data.to_yaml()
 
 
-def template_folder() -> Path:
-    """Where the cards' templates are: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).parent
-    inside = package / "model_cards"
-    return inside if inside.is_dir() else package.parent / "model_cards"
-
-
-def markdown(value: Any) -> Markup:
-    """`value` as text on one line that means nothing to Markdown, HTML or a table."""
-    if isinstance(value, Markup):
-        return value
-    line = " ".join(str("-" if value is None else value).split())
-    escaped = html.escape(re.sub(r"[\\`*_{}\[\]#!|~$@]", r"\\\g<0>", line), quote=False)
-    return Markup(escaped.replace("://", "\\://").replace("www.", "www\\."))  # bare addresses become links, too
-
-
-def code(value: Any) -> Markup:
-    """`value` in code style, where that is safe; as plain text otherwise."""
-    safe = value is not None and re.fullmatch(r"[\w ./:@+=,\-\[\]{}]+", str(value))
-    return Markup(f"`{value}`") if safe else markdown(value)
-
-
-def code_text(value: Any) -> Markup:
-    """`value` for a place inside a code block: anything but plain characters is left out."""
-    return Markup(re.sub(r"[^\w./=\-]", "", str(value)))
+def _licence(manifest: Mapping[str, Any]) -> Licence:
+    return together(source["licence"] for source in manifest["sources"])
 
 
 def _type_name(feature: Any) -> str:
@@ -203,7 +177,7 @@ def _agents(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             for role, agent in settings["cast"].items():
                 alias = agent["model"]  # what answers for it is in the manifest once a model was asked
                 answers = manifest["models"].get(alias, recipe["models"][alias])
-                known = {"model": answers["model"], "revision": answers.get("revision")}
+                known = {"model": portable_model(answers["model"]), "revision": answers.get("revision")}
                 yield {"scenario": scenario, "role": role, **agent, **known}
 
 
