@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from boost_qa.errors import BoostQAError
 
+if TYPE_CHECKING:
+    from boost_qa.progress import Progress
+    from boost_qa.publish.send import Published
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
     help="Turn question-answer data into teaching dialogues between language models of unequal ability.",
     epilog="Begin with:  boost-qa generate demo_small",
 )  # fmt: skip
+publish = typer.Typer(
+    no_args_is_help=True,
+    help="Publish on the Hugging Face Hub: whole, in one commit, with a card. "
+    "The token comes from HF_TOKEN or `hf auth login`; HF_ENDPOINT names another Hub.",
+)
+app.add_typer(publish, name="publish")
 console = Console()
 INTERRUPTED = 130
+TRAIN = ("accelerate", "peft", "safetensors", "torch", "transformers", "trl")
 
 
 RECIPE = typer.Argument(help="a recipe file, or the name of a packaged one (demo, demo_small, laptop, paper)")
@@ -29,6 +40,13 @@ CHANGES = typer.Argument(metavar="[KEY=VALUE]...", help="changes to the recipe, 
 OUTPUT = typer.Option("--output", "-o", help="run folder; by default one in the user's cache")
 REPLAY = typer.Option(help="take every reply from the journal of this run folder; no model is asked")
 RUN = typer.Argument(help="a run folder, or the recipe name of a run in the user's cache")
+NAME = typer.Argument(metavar="NAME", help="user/name or organisation/name on the Hub; made if it is missing")
+PRIVATE = typer.Option("--private", help="make the repository private; one that is public already is refused")
+REVISION = typer.Option(help="branch to publish to; made from main if it is missing")
+TAG = typer.Option(help="tag for the release, such as v1.0")
+CREATE_PR = typer.Option("--create-pr", help="propose it as a pull request instead")
+DRY_RUN = typer.Option("--dry-run", help="say what would change on the Hub, and change nothing")
+QUIET = typer.Option("--quiet", "-q", help="no progress")
 FETCH = typer.Argument(metavar="[NAME]...", help="models to fetch; without a name they are listed")
 
 
@@ -38,7 +56,7 @@ def generate(
     overrides: Annotated[list[str] | None, CHANGES] = None,
     output: Annotated[Path | None, OUTPUT] = None,
     replay: Annotated[Path | None, REPLAY] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
+    quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Generate the dialogues of a recipe. Run it again after an interruption: it goes on where it was."""
     from boost_qa.generate import generate as run
@@ -132,6 +150,68 @@ def merge(
     _print(f"written: {write(adapter, output, base=base, dtype=dtype)}")
 
 
+@publish.command("dataset")
+def publish_dataset(
+    source: Annotated[str, typer.Argument(help="a run folder, the recipe name of a run, or an exported folder")],
+    name: Annotated[str, NAME],
+    private: Annotated[bool, PRIVATE] = False,
+    revision: Annotated[str, REVISION] = "main",
+    tag: Annotated[str | None, TAG] = None,
+    create_pr: Annotated[bool, CREATE_PR] = False,
+    dry_run: Annotated[bool, DRY_RUN] = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Publish all configs and splits of a dataset, and load a row of each config back."""
+    from boost_qa.progress import Progress
+    from boost_qa.publish.dataset import publish_dataset as publish
+    from boost_qa.publish.repository import Target
+
+    target = Target(name, "dataset", revision, tag, private, create_pr)
+    with Progress(show=not quiet) as progress:
+        _bars_for_terminals(progress)
+        published = publish(source, target, dry_run=dry_run, say=progress.say)
+    _published(published, f'load_dataset("{name}", revision="{published.revision}")')
+
+
+@publish.command("adapter")
+def publish_adapter(
+    folder: Annotated[Path, typer.Argument(help="output_dir of a finished training")],
+    name: Annotated[str, NAME],
+    base_model: Annotated[
+        str | None, typer.Option(help="base on the Hub (ID or ID@REVISION), if a local one was trained on")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="dataset on the Hub (ID or ID@REVISION), if a local copy was trained on")
+    ] = None,
+    results: Annotated[
+        list[Path] | None, typer.Option(help="results of lm-evaluation-harness, besides results_*.json in FOLDER")
+    ] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="publish base and adapter as one model instead of the adapter")
+    ] = False,
+    private: Annotated[bool, PRIVATE] = False,
+    revision: Annotated[str, REVISION] = "main",
+    tag: Annotated[str | None, TAG] = None,
+    create_pr: Annotated[bool, CREATE_PR] = False,
+    dry_run: Annotated[bool, DRY_RUN] = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Publish what a fine-tuning left: adapter, tokenizer, recipe, run.json, results and card."""
+    from boost_qa.progress import Progress
+    from boost_qa.publish.adapter import publish_adapter as publish
+    from boost_qa.publish.repository import Target
+
+    target = Target(name, "model", revision, tag, private, create_pr)
+    with Progress(show=not quiet) as progress:
+        _bars_for_terminals(progress)
+        published = publish(
+            folder, target, base=base_model, dataset=dataset, results=results or (), merged=merged, dry_run=dry_run,
+            say=progress.say,
+        )  # fmt: skip
+    loader = "AutoModelForCausalLM.from_pretrained(" if merged else "PeftModel.from_pretrained(base, "
+    _published(published, f'{loader}"{name}", revision="{published.revision}")')
+
+
 @app.command()
 def models(fetch: Annotated[list[str] | None, FETCH] = None) -> None:
     """List the models known by name, or fetch some of them into the user's cache."""
@@ -155,7 +235,7 @@ def main() -> None:
         _print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), Console(stderr=True), "red")
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("accelerate", "peft", "torch", "transformers", "trl"):
+        if (error.name or "").partition(".")[0] not in TRAIN:
             raise
         _print(f"error: {error}\n  pip install 'boost_qa[train]'", Console(stderr=True), "red")
         sys.exit(2)
@@ -163,6 +243,28 @@ def main() -> None:
         if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
             _print("interrupted; the same command goes on from here", Console(stderr=True), "yellow")
         raise
+
+
+def _bars_for_terminals(progress: Progress) -> None:
+    """The client's own bars, of each file, only where they can be drawn."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    if not (progress.show and progress.console.is_terminal):
+        disable_progress_bars()
+
+
+def _published(published: Published, load: str) -> None:
+    change = published.change
+    counts = f"{len(change.added)} added, {len(change.replaced)} replaced, {len(change.removed)} removed"
+    counts = f"files: {counts}, {change.same} unchanged"
+    if published.revision is None:
+        _print(f"{published.url}, if it were published now:\n  {counts}; {change.bytes / 1e6:,.1f} MB to send")
+    elif not change:
+        _print(f"{published.url} has it already: nothing to do\n  {load}")
+    else:
+        _print(f"published: {published.url}\n  {counts}\n  {load}")
+    for passage in published.kept:
+        _print(f"README.md: changed on the Hub and here; the Hub's stays: {passage}", Console(stderr=True), "yellow")
 
 
 def _flag(change: str) -> list[str]:

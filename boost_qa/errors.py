@@ -5,6 +5,8 @@ BoostQAError            every error that is ours; `str(error)` says what, where,
 ├── SourceError         a source is missing, or its columns are wrong     exit code 2
 ├── ModelError          a model cannot be found, fetched or verified      exit code 2
 ├── RunError            a run folder is busy or belongs to another recipe exit code 2
+├── PublishError        a name, token, right or file stands against it    exit code 2
+├── HubError            the Hub failed; the same command completes it     exit code 1
 ├── EngineError         an engine, server or key failed during a run      exit code 1
 └── JournalError        the journal cannot be written or read             exit code 1
 
@@ -46,6 +48,14 @@ class ModelError(BoostQAError):
 
 class RunError(BoostQAError):
     exit_code = 2
+
+
+class PublishError(BoostQAError):
+    exit_code = 2
+
+
+class HubError(BoostQAError):
+    pass
 
 
 class EngineError(BoostQAError):

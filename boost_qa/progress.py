@@ -51,7 +51,7 @@ class Progress:
         self.bars.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, style="dim", highlight=False, markup=False)
+        self.console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def bytes(self, done: int, total: int | None, what: str) -> None:
         """A download or another work on bytes; called again and again with the same `what`."""

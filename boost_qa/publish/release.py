@@ -1,0 +1,131 @@
+"""What is published at once: files, a card, and which paths of the repository belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from boost_qa.publish.edits import merge
+
+CARD = "README.md"
+GENERATED = ".boost_qa/card.md"  # the card as we wrote it: what people changed since is seen against it
+
+
+class Remote(NamedTuple):
+    """A file of a repository; `sha256` is that of the content of a large file, `blob` git's of any other."""
+
+    path: str
+    size: int
+    sha256: str | None
+    blob: str
+
+
+@dataclass(frozen=True)
+class Local:
+    """A file to be sent: its path in the repository, and where its content is."""
+
+    path: str
+    content: Path | bytes
+
+    @cached_property
+    def size(self) -> int:
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+    @cached_property
+    def sha256(self) -> str:
+        return self._digest(hashlib.sha256())
+
+    @cached_property
+    def blob(self) -> str:
+        """Git's name for the content."""
+        return self._digest(hashlib.sha1(b"blob %d\0" % self.size))
+
+    def is_there(self, remote: Remote | None) -> bool:
+        """Whether the repository has this very content."""
+        if remote is None or remote.size != self.size:
+            return False
+        return self.sha256 == remote.sha256 if remote.sha256 else self.blob == remote.blob
+
+    def _digest(self, digest: hashlib._Hash) -> str:
+        if isinstance(self.content, bytes):
+            digest.update(self.content)
+            return digest.hexdigest()
+        with self.content.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+class Change(NamedTuple):
+    """From what a repository has to what it should have."""
+
+    added: list[Local]
+    replaced: list[Local]
+    removed: list[str]
+    same: int
+
+    @property
+    def sent(self) -> list[Local]:
+        return [*self.added, *self.replaced]
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.size for file in self.sent)
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.replaced or self.removed)
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release of a dataset or a model.
+
+    Args:
+        files: all but the card.
+        card: README.md as generated.
+        owned: paths that only releases write: those that this one lacks are removed.
+        title: first line of the commit message.
+        description: the rest of it.
+    """
+
+    files: Sequence[Local]
+    card: str
+    owned: re.Pattern[str]
+    title: str
+    description: str = ""
+
+    def contents(self) -> dict[str, Path | bytes]:
+        """What is to be sent, by path; the card as generated."""
+        return {file.path: file.content for file in self.files} | {CARD: self.card.encode()}
+
+    def beside(self, card: str | None, generated: str | None) -> tuple[list[Local], list[str]]:
+        """All files, with the card as it will be in a repository that has these two already.
+
+        Args:
+            card: its README.md.
+            generated: what of it we wrote; see `GENERATED`.
+
+        Returns:
+            The files, and the passages of the card that people's text kept from being renewed.
+        """
+        merged = merge(generated, card, self.card)
+        cards = [Local(GENERATED, self.card.encode()), Local(CARD, merged.text.encode())]
+        return [*self.files, *cards], merged.kept
+
+
+def compare(files: Iterable[Local], there: Mapping[str, Remote], owned: re.Pattern[str]) -> Change:
+    """What has to change in a repository with the files `there`, so that it has `files`."""
+    change = Change([], [], [], 0)
+    wanted = {file.path: file for file in files}
+    for path, file in wanted.items():
+        if path not in there:
+            change.added.append(file)
+        elif not file.is_there(there[path]):
+            change.replaced.append(file)
+    removed = sorted(path for path in there if path not in wanted and owned.fullmatch(path))
+    return change._replace(removed=removed, same=len(wanted) - len(change.sent))

@@ -1,0 +1,155 @@
+"""A release into its repository: one commit, or none if it is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete
+
+from boost_qa.errors import BoostQAError, HubError, PublishError
+from boost_qa.publish.failures import AGAIN, explained
+from boost_qa.publish.patience import is_passing, status
+from boost_qa.publish.release import CARD, GENERATED, Change, Local, Release, compare
+from boost_qa.publish.repository import Repository
+from boost_qa.publish.upload import Say, upload
+
+_OVERTAKEN = (409, 412)  # somebody else was quicker
+_ROUNDS = 30  # of being overtaken
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of a release.
+
+    Args:
+        url: of the repository, or of the pull request.
+        revision: what it can be loaded by: the commit, or `refs/pr/N`; None after a dry run that found changes.
+        change: what was changed; empty if the release was there already.
+        kept: passages of the card where people's text stands against a change of ours.
+    """
+
+    url: str
+    revision: str | None
+    change: Change
+    kept: Sequence[str] = ()
+
+
+def send(release: Release, repository: Repository, *, dry_run: bool = False, say: Say = lambda text: None) -> Published:
+    """Make the repository have the release, by one commit on top of the head that it was compared with.
+
+    Args:
+        release: what to publish.
+        repository: where; made if it is missing.
+        dry_run: compare, and change nothing.
+        say: is told what is going on.
+
+    Raises:
+        PublishError: if the tag is another release's, or the Hub refuses.
+        HubError: if the Hub fails on and on, or others always publish first.
+    """
+    head = repository.head()
+    if head and (commit := repository.tagged()):
+        return _released(release, repository, commit)
+    if dry_run:
+        return _compared(release, repository, head)[0]
+    if head is None:
+        repository.create()
+    published = _committed(release, repository, say)
+    repository.tag(str(published.revision))
+    return published
+
+
+def _committed(release: Release, repository: Repository, say: Say) -> Published:
+    additions: dict[str, CommitOperationAdd] = {}
+    stored: set[Local] = set()
+    compared_with, failed, overtaken = None, 0, 0
+    while True:
+        head = repository.head()
+        plan, files = _compared(release, repository, head)
+        if not plan.change:
+            return plan
+        if repository.target.pull_request and (known := _proposed(files, release, repository)):
+            return known
+        if head != compared_with:
+            compared_with, additions = head, _additions(plan.change, additions)
+        upload([file for file in plan.change.sent if file not in stored], additions, repository, say)
+        stored.update(plan.change.sent)
+        try:
+            info = _commit(release, plan.change, additions, repository, str(head))
+        except BoostQAError as error:
+            # An answer that was lost may stand for a commit that was made: the comparison will tell.
+            cause = error.__cause__ or error
+            if status(cause) in _OVERTAKEN and overtaken < _ROUNDS:
+                overtaken += 1
+                say("somebody else published first; comparing again")
+                repository.patience.pause(1, cause)
+            elif is_passing(cause) and failed + 1 < repository.patience.attempts:
+                failed += 1
+                say(f"{error.what}; trying again")
+                repository.patience.pause(failed, cause)
+            else:
+                raise
+        else:
+            return _verified(plan, info, files, release, repository)
+
+
+def _compared(release: Release, repository: Repository, head: str | None) -> tuple[Published, list[Local]]:
+    """What the release would change on top of `head`, and its files there."""
+    there = repository.listing(head) if head else {}
+    card, generated = (repository.read(path, head) if head and path in there else None for path in (CARD, GENERATED))
+    files, kept = release.beside(card, generated)
+    change = compare(files, there, release.owned)
+    return Published(repository.url, None if change else head, change, kept), files
+
+
+def _released(release: Release, repository: Repository, commit: str) -> Published:
+    """What there is under the target's tag, if that is this release."""
+    found, _ = _compared(release, repository, commit)
+    if found.change:
+        raise PublishError(
+            f"{repository.url} has a tag {repository.target.tag} already, for something else",
+            "A tag is for one release: give another one.",
+        )
+    return found
+
+
+def _proposed(files: Sequence[Local], release: Release, repository: Repository) -> Published | None:
+    """The open pull request that has these files already, if there is one."""
+    for url, revision in repository.proposals().items():
+        change = compare(files, repository.listing(revision), release.owned)
+        if not change:
+            return Published(url, revision, change)
+    return None
+
+
+def _additions(change: Change, earlier: Mapping[str, CommitOperationAdd]) -> dict[str, CommitOperationAdd]:
+    """What is to be added, not known to the client yet.
+
+    It leaves out of a commit what it saw to be there already, and that was another head. Only digests are taken over.
+    """
+    additions = {}
+    for file in change.sent:
+        content = file.content if isinstance(file.content, bytes) else str(file.content)
+        additions[file.path] = addition = CommitOperationAdd(file.path, content)
+        known = earlier.get(file.path)
+        if known and known.path_or_fileobj == addition.path_or_fileobj:
+            addition.upload_info = known.upload_info
+    return additions
+
+
+def _commit(
+    release: Release, change: Change, additions: Mapping[str, CommitOperationAdd], repository: Repository, head: str
+) -> CommitInfo:
+    removals = [CommitOperationDelete(path) for path in change.removed]
+    with explained(repository.api.endpoint, repository.url, repository.token):
+        return repository.commit([*additions.values(), *removals], release.title, release.description, head)
+
+
+def _verified(
+    plan: Published, info: CommitInfo, files: Sequence[Local], release: Release, repository: Repository
+) -> Published:
+    if missing := compare(files, repository.listing(info.oid), release.owned):
+        names = ", ".join([*(file.path for file in missing.sent), *missing.removed][:3])
+        raise HubError(f"{repository.url}: commit {info.oid} is not as it was sent: {names}", AGAIN)
+    return replace(plan, url=info.pr_url or plan.url, revision=info.pr_revision or info.oid)

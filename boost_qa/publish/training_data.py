@@ -1,0 +1,59 @@
+"""Which dataset on the Hub a training's rows are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from boost_qa.cards.adapter import Data
+from boost_qa.errors import BoostQAError, PublishError
+from boost_qa.publish.repository import Repository, Target
+
+_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
+
+
+def find_data(run: Mapping[str, Any], given: str | None, hub: Repository) -> Data | None:
+    """The dataset of a finished training, as the Hub has it; None if it is one of this machine.
+
+    Args:
+        run: its run.json.
+        given: ID or ID@REVISION, where run.json names a local one.
+        hub: any repository of that Hub.
+
+    Raises:
+        PublishError: if there is no such dataset, or its rows are not those that were trained on.
+        HubError: if the Hub fails.
+    """
+    facts = run["data"]
+    named, at = str(facts["dataset"]), facts["revision"]
+    if not given:
+        of_the_hub = at and _ID.fullmatch(named) and not Path(named).expanduser().exists()
+        return Data(named, at) if of_the_hub else None
+    id, _, revision = given.partition("@")
+    info = Repository(Target(id, "dataset"), hub.api, hub.patience).info(revision or None)
+    if info is None:
+        raise PublishError(f"there is no dataset {given} on the Hub", "Publish it first: boost-qa publish dataset ...")
+    if (id, info.sha) != (named, at):
+        _check_rows(run, id, str(info.sha))
+    return Data(id, info.sha)
+
+
+def _check_rows(run: Mapping[str, Any], id: str, revision: str) -> None:
+    from boost_qa.train.arguments import DialogueArguments
+    from boost_qa.train.dialogues import load_dialogues
+
+    known = {each.name for each in fields(DialogueArguments)}
+    same = {key: value for key, value in run["recipe"]["resolved"].items() if key in known}
+    try:
+        facts = load_dialogues(DialogueArguments(**same | {"dataset": id, "dataset_revision": revision})).facts
+    except BoostQAError as error:
+        raise PublishError(f"{id} cannot be what was trained on: {error.what}", error.remedy) from error
+    for key in ("fingerprint", "validation_fingerprint"):
+        if facts[key] != run["data"][key]:
+            raise PublishError(
+                f"the rows of {id} at {revision} are not those that were trained on",
+                "Name the dataset and the revision that was trained on, or leave --dataset out.",
+            )
