@@ -69,7 +69,10 @@ def test_the_command_line_changes_the_file(recipe):
         ("assistant_only_loss: true", "loss_on"),
         ("chat_template_path: x.jinja", "template"),
         ("gradient_checkpointing: true", "checkpoint_every"),
-        ("push_to_hub: true", "push_to_hub is not used here"),
+        ("push_to_hub: true", "hub_model_id: user/name"),
+        ("push_to_hub: true\nhub_model_id: name", "hub_model_id is name"),
+        ("hub_strategy: every_save", "published, once and in one commit"),
+        ("push_to_hub_model_id: name", "It is called hub_model_id now"),
         ("save_only_model: true", "resumes to other losses"),
         ("eval_packing: true", "Its work is done by: packing"),
         ("packing_strategy: wrapped", "lets dialogues of a row see each other"),
@@ -131,4 +134,4 @@ def test_one_layer_is_a_list_of_one(recipe):
 
 def test_no_known_key_is_one_that_we_replace():
     assert {"loss_on", "learning_rate", "lora_r"} <= known_keys()
-    assert not known_keys() & {"assistant_only_loss", "push_to_hub", "eos_token"}
+    assert not known_keys() & {"assistant_only_loss", "hub_strategy", "eos_token"}

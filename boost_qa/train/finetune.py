@@ -27,6 +27,7 @@ from boost_qa.train.dialogues import load_dialogues
 from boost_qa.train.plan import Plan, make_plan, shown
 from boost_qa.train.preflight import Parts, read_parts
 from boost_qa.train.prepare import Rows, prepare
+from boost_qa.train.push import check, push, target_of
 from boost_qa.train.report import Meter, Report
 from boost_qa.train.settings import Settings
 from boost_qa.train.varlen import attention
@@ -49,18 +50,24 @@ def finetune(settings: Settings, console: Console | None = None) -> Path | None:
     Raises:
         BoostQAError: for whatever is wrong beforehand, before weights are loaded.
         RunError: if the folder belongs to another recipe.
+        HubError: if `push_to_hub` fails; the folder is whole, and the same command publishes it.
     """
     state = PartialState()
     console = console or Console()
     folder = Path(settings.sft.output_dir)
+    target = target_of(settings)
     chosen = None if settings.ours.dry_run else attention(settings.model.attn_implementation or "sdpa")
     parts = read_parts(settings)
+    if target and state.is_main_process:
+        check(target, settings, parts)
     with _quiet(state.is_main_process):
         dialogues = load_dialogues(settings.ours)
         report = Report(folder, settings, parts, dialogues.facts, state.num_processes)
         if chosen and report.is_done():
             if state.is_main_process:
                 console.print(f"{folder}: this recipe is trained already; delete the folder to train it again")
+                if target:
+                    push(folder, target, console)
             return folder
         rows = prepare(dialogues.train, dialogues.validation, parts.tokenizer, settings, state.num_processes)
     plan = make_plan(settings, parts.config, rows.counts, state.num_processes, attention=chosen)
@@ -81,6 +88,8 @@ def finetune(settings: Settings, console: Console | None = None) -> Path | None:
     if state.is_main_process:
         report.finish(plan, trainer.state.log_history, meter.measured())
         console.print(f"written: {folder}")
+        if target:
+            push(folder, target, console)
     return folder
 
 
@@ -96,6 +105,7 @@ def make_trainer(settings: Settings, parts: Parts, rows: Rows, plan: Plan, model
     if plan.checkpoint_every:
         args.gradient_checkpointing_kwargs = {"use_reentrant": False, "every_n_layers": plan.checkpoint_every}
     args.dataset_kwargs = {"skip_prepare_dataset": True}  # the rows are tokenised, marked and packed
+    args.push_to_hub = False  # `push` does it, when the folder is whole
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = False  # transformers knows it of its own models, not of PEFT's
     if model is None:

@@ -45,14 +45,15 @@ REPLACED = {
 IMMATERIAL = re.compile(
     r"(log|logging|save|trackio)_\w+|dataloader_(num_workers|pin_memory|prefetch_factor|persistent_workers)"
     r"|dry_run|gpu|checkpoint_every|input_casts|report_to|run_name|project|disable_tqdm|dataset_num_proc|output_dir"
-    r"|per_device_eval_batch_size"
+    r"|per_device_eval_batch_size|push_to_hub|hub_\w+"
 )
 
 # TRL's keys that would break a promise of ours, and why.
 REFUSED = {
     "save_only_model": "A checkpoint without its optimizer resumes to other losses.",
     "ignore_data_skip": "A run that forgets which rows it has seen resumes to other losses.",
-    "push_to_hub": "Upload output_dir when it is finished, such as with `hf upload`.",
+    "hub_strategy": "With push_to_hub the finished output_dir is published, once and in one commit.",
+    "hub_always_push": "With push_to_hub the finished output_dir is published, once and in one commit.",
 }
 
 
@@ -101,6 +102,8 @@ _GONE = {
     "max_seq_length": "It is called max_length now.",
     "torch_dtype": "It is called dtype now.",
     "overwrite_output_dir": "Give another output_dir, or delete the old one.",
+    "push_to_hub_model_id": "It is called hub_model_id now: user/name.",
+    "push_to_hub_organization": "Write hub_model_id: organisation/name.",
     "group_by_length": "It is called train_sampling_strategy now.",
     "lora_rank": "It is called lora_r here.",
     "lora_target": "It is called lora_target_modules here, and lists the layers.",

@@ -182,6 +182,8 @@ def _faults(ours: DialogueArguments, sft: SFTConfig, model: ModelConfig) -> Iter
             yield f"{key} is missing", f"Add {key}: ... to the recipe. {EXAMPLE}"
     if sft.max_length is None:
         yield "max_length: null", "Give the longest dialogue in tokens, such as max_length: 2048."
+    if sft.push_to_hub and "/" not in str(sft.hub_model_id):
+        yield f"push_to_hub: hub_model_id is {sft.hub_model_id}", "Name the repository: hub_model_id: user/name."
     positive = {"per_device_train_batch_size": sft.per_device_train_batch_size, "lora_r": model.lora_r}
     positive |= {"gradient_accumulation_steps": sft.gradient_accumulation_steps, "max_length": sft.max_length}
     for key, value in positive.items():
