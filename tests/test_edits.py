@@ -290,3 +290,13 @@ def test_a_real_card_has_new_figures_and_peoples_prose(tmp_path):
     assert "\r" not in text and merge(second, text, second) == Merged(text, [])
     third = second.replace("made-up", "renamed")  # the next release goes on from there
     assert body(merge(second, text, third).text) == body(edited(third))
+
+
+def test_a_row_that_people_put_beside_rows_that_are_new_stays_with_the_new_ones():
+    base = "---\na: 1\n---\n| x | n |\n|---|---|\n| one | 1 |\n| two | 2 |\n\nend\n"
+    theirs = base.replace("| two | 2 |\n", "| two | 2 |\n| by hand | 7 |\n").replace("| one |", "| *first* |\n| one |")
+    ours = base.replace("| 1 |", "| 10 |").replace("| 2 |", "| 20 |")
+    merged = merge(base, theirs, ours)
+    rows = ["| *first* |", "| one | 10 |", "| two | 20 |", "| by hand | 7 |"]
+    assert merged.text.split("\n")[5:9] == rows and merged.kept == []
+    assert merge(ours, merged.text, ours).text == merged.text

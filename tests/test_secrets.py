@@ -196,3 +196,13 @@ def test_a_secret_that_is_no_unicode(tmp_path):
     secret = os.fsdecode(b"caf\xe9-password")
     assert refused(b"my caf\xe9-password", known=known_secrets({"MY_PASSWORD": secret}))
     assert without(f"{secret} caf%E9-password", [secret]) == "*** ***"
+
+
+def test_names_of_secrets_and_words_that_are_none():
+    environ = {
+        "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI",
+        "GH_TOKENS": "abcDEF123",
+        "PGPASSWORD": "postgres",
+        "KEYS": "12345678",
+    }
+    assert known_secrets(environ) == ["wJalrXUtnFEMI", "abcDEF123"]

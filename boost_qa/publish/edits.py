@@ -67,8 +67,9 @@ def merge(base: str | None, theirs: str | None, ours: str) -> Merged:
     of plain values, what people added to them and took out of them is done to ours. YAML that was merged is written
     anew, without its comments; YAML that is as one side has it keeps that side's text.
 
-    Body: a passage that one side changed is that side's. Where both did, people's text stays, and `kept` names it;
-    where both only inserted lines, theirs come first. Changes without an unchanged line between them are one passage.
+    Body: a passage that one side changed is that side's. What people only put before or after lines that changed here
+    is put there again; where both inserted at one place, theirs comes first. Where both changed the same lines, theirs
+    stays, and `kept` names it. Changes without an unchanged line between them are one passage.
 
     Without a base, a card on the Hub was written by hand: its keys win, its body comes first, and ours follows whole.
 
@@ -224,14 +225,15 @@ def _merge_lines(base: list[str], theirs: list[str], ours: list[str]) -> tuple[l
         was = base[start:end]
         on_hub, now = (_version(base, side, start, end) for side in changes)
         merged += base[done:start]
-        if not was and on_hub and now and on_hub != now:
-            merged += on_hub + now
-        elif on_hub == was:
+        if on_hub in (was, now):
             merged += now
+        elif now == was:
+            merged += on_hub
+        elif around := _put_around(changes[0], start, end):
+            merged += around[0] + now + around[1]
         else:
             merged += on_hub
-            if now not in (was, on_hub):
-                kept.append(_first_line(on_hub) or f"removed: {_first_line(was)}")
+            kept.append(_first_line(on_hub) or f"removed: {_first_line(was)}")
         done = end
     return merged + base[done:], kept
 
@@ -260,6 +262,15 @@ def _version(base: list[str], changes: Sequence[_Change], start: int, end: int) 
             lines += base[done : change.start] + change.lines
             done = change.end
     return lines + base[done:end]
+
+
+def _put_around(changes: Sequence[_Change], start: int, end: int) -> tuple[list[str], list[str]] | None:
+    """What one side inserted right before and right after lines start to end, if it changed nothing else there."""
+    inside = [change for change in changes if start <= change.start and change.end <= end]
+    if any(change.start != change.end or change.start not in (start, end) for change in inside):
+        return None
+    above = [line for change in inside if change.start == start for line in change.lines]
+    return above, [line for change in inside if change.start > start for line in change.lines]
 
 
 def _first_line(lines: Sequence[str]) -> str:

@@ -24,6 +24,8 @@ _BINARY = frozenset((".parquet", ".safetensors", ".png"))
 _SNIFFED = 4096  # bytes at the beginning in which a NUL means that the file is no text
 _OVERLAP = 4096  # bytes; longer than any shape below with what is looked at around it
 _BEFORE = 8  # bytes before a token that its shape looks at
+_NAME = re.compile(r"ACCESS_?KEY$|^[A-Z0-9_]*(TOKEN|SECRET|PASSWD)S?$")
+_WORD = re.compile(r"[a-z]{1,15}")
 _SHORTEST = 8  # characters; anything shorter in the environment is a setting rather than a secret
 
 # What may stand before a token: no letter or digit, unless they end an escape of JSON (\n) or of a URL (%20).
@@ -107,9 +109,13 @@ def without(text: str, known: Sequence[str]) -> str:
 
 
 def known_secrets(environ: Mapping[str, str] = os.environ, token: str | None = None) -> list[str]:
-    """The values of variables with a secret's name, from 8 characters on, and `token`; the longest first."""
-    values = (value.strip() for name, value in environ.items() if SECRET.search(name))
-    found = {value for value in values if len(value) >= _SHORTEST} | {(token or "").strip()} - {""}
+    """The values of variables with a secret's name, from 8 characters on, and `token`; the longest first.
+
+    A word in small letters is none: text would be full of it.
+    """
+    values = (value.strip() for name, value in environ.items() if _NAME.search(name) or SECRET.search(name))
+    found = {value for value in values if len(value) >= _SHORTEST and not _WORD.fullmatch(value)}
+    found |= {(token or "").strip()} - {""}
     return sorted(found, key=lambda secret: (-len(secret), secret))
 
 

@@ -66,6 +66,8 @@ def _committed(release: Release, repository: Repository, say: Say) -> Published:
     compared_with, failed, overtaken = None, 0, 0
     while True:
         head = repository.head()
+        if head is None:
+            raise HubError(f"{repository.url} has no branch {repository.target.revision} any more", AGAIN)
         plan, files = _compared(release, repository, head)
         if not plan.change:
             return plan
@@ -76,7 +78,7 @@ def _committed(release: Release, repository: Repository, say: Say) -> Published:
         upload([file for file in plan.change.sent if file not in stored], additions, repository, say)
         stored.update(plan.change.sent)
         try:
-            info = _commit(release, plan.change, additions, repository, str(head))
+            info = _commit(release, plan.change, additions, repository, head)
         except BoostQAError as error:
             # An answer that was lost may stand for a commit that was made: the comparison will tell.
             cause = error.__cause__ or error
