@@ -165,7 +165,7 @@ def _load(ours: DialogueArguments, split: str, revision: str | None) -> Dataset:
             return datasets.load_dataset(
                 _FILES[path.suffix], data_files={split.partition("[")[0]: str(path)}, split=split
             )
-        if RunFolder(path).recipe.is_file():
+        if RunFolder(path).begun:  # an export has a recipe.yaml, too
             return _from_run(RunFolder(path), ours, split)
         name = str(path) if path.is_dir() else ours.dataset
         return datasets.load_dataset(name, ours.dataset_config, split=split, revision=revision)
