@@ -15,7 +15,7 @@ import contextlib
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from queue import SimpleQueue
@@ -26,6 +26,7 @@ import orjson
 from boost_qa.desk import Desk, Lengths, ModelStats
 from boost_qa.engines import Engine
 from boost_qa.errors import EngineError, Rejected
+from boost_qa.feed import Feed
 from boost_qa.journal import Journal
 from boost_qa.types import Call, Reply, Request
 
@@ -72,7 +73,7 @@ class Stats:
 
 
 def run(
-    jobs: Iterable[Job[T]],
+    jobs: Iterable[Job[T]] | Feed[Job[T]],
     engines: Mapping[str, Engine],
     journal: Journal,
     *,
@@ -86,7 +87,7 @@ def run(
     at the first request that the journal cannot answer, all together, and closed at the end.
 
     Args:
-        jobs: taken one by one as others finish; may be endless.
+        jobs: taken one by one as others finish; may be endless, or a Feed.
         engines: by the model name that requests carry.
         journal: answers what it knows and keeps every new reply.
         in_flight: dialogues at once.
@@ -100,7 +101,9 @@ def run(
     failure: list[BaseException] = []
     class_room = _Classroom(engines, journal, seed, stats or Stats(), patience=2 * in_flight)
     loop = new_event_loop()
-    main = loop.create_task(class_room.teach(iter(jobs), in_flight, done.put))
+    if isinstance(jobs, Feed):
+        jobs.bind(loop)
+    main = loop.create_task(class_room.teach(jobs if isinstance(jobs, Feed) else _Listed(jobs), in_flight, done.put))
 
     def work() -> None:
         asyncio.set_event_loop(loop)
@@ -143,6 +146,16 @@ def call_for(job: Job[T], ordinal: int, request: Request, seed: int) -> Call:
     return Call(job.record, job.scenario, ordinal, request, digest, own_seed, body)
 
 
+class _Listed(Generic[T]):
+    """Jobs that are known from the beginning."""
+
+    def __init__(self, jobs: Iterable[Job[T]]) -> None:
+        self._jobs = iter(jobs)
+
+    async def take(self) -> Job[T] | None:
+        return next(self._jobs, None)
+
+
 class _Classroom:
     """One run while it goes on."""
 
@@ -155,12 +168,12 @@ class _Classroom:
         }
         self.opened: asyncio.Task[None] | None = None
 
-    async def teach(self, jobs: Iterator[Job[T]], in_flight: int, tell: Callable[[Finished[T]], None]) -> None:
-        numbered = enumerate(jobs)
+    async def teach(self, jobs: _Listed[T] | Feed[Job[T]], in_flight: int, tell: Callable[[Finished[T]], None]) -> None:
+        numbers = itertools.count()
 
         async def seat() -> None:
-            for number, job in numbered:  # one iterator for all seats: whoever is free takes the next
-                tell(await self.play(job, number))
+            while (job := await jobs.take()) is not None:  # whoever is free takes the next
+                tell(await self.play(job, next(numbers)))
                 await asyncio.sleep(0)  # a replayed dialogue has waited for nothing; others, and the end, must get in
 
         try:
