@@ -38,6 +38,8 @@ FLOORS = {
     "engines": 1,
     "models": 1,
     "runner": 1,
+    "feed": 1,
+    "room": 1,
     "desk": 1,
     "journal": 1,
     "run_folder": 1,
@@ -49,6 +51,7 @@ FLOORS = {
     # the method
     "scenarios": 3,
     "sources": 3,
+    "star_agents": 3,
     # stages
     "plan": 4,
     "lessons": 4,
