@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import yaml
 
+from boost_qa import models
 from boost_qa.cards.adapter import Base, Data, render
 from boost_qa.cards.evaluations import eval_results_yaml, read_scores
-from boost_qa.errors import HubError, RunError
+from boost_qa.errors import BoostQAError, HubError, RunError
 from boost_qa.portable import portable_value
 from boost_qa.publish.base import check_fit, find_base
 from boost_qa.publish.release import Local, Release
@@ -22,7 +23,7 @@ from boost_qa.publish.repository import Repository, Target
 from boost_qa.publish.secrets import known_secrets, refuse_secrets
 from boost_qa.publish.send import Published, send
 from boost_qa.publish.training_data import find_data
-from boost_qa.publish.upload import Say
+from boost_qa.publish.upload import Say, megabytes
 
 Kind = Literal["adapter", "merged", "full"]
 RUN, RECIPE, ADAPTER, WEIGHTS = "run.json", "recipe.yaml", "adapter_config.json", "adapter_model.safetensors"
@@ -33,6 +34,10 @@ _MODEL = re.compile(
 _OWNED = re.compile(rf"{_MODEL.pattern}|run\.json|recipe\.yaml|\.boost_qa/.*|\.eval_results/boost_qa-[^/]*")
 _CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
 _PLACE = re.compile(r"(path|file|dir)$")
+# Of a results file: not how the model was called there, nor what the machine is.
+_MEASURED = re.compile(
+    r"results|groups?|group_subtasks|configs|versions|n-shot|n-samples|higher_is_better|date|\w+_version"
+)
 
 
 def publish_adapter(
@@ -72,6 +77,8 @@ def publish_adapter(
     with weights(folder, found, merged, repository) as (kind, source):
         release = adapter_release(folder, source, target.name, kind, run, found, trained_on, results)
         refuse_secrets(release.contents(), known=known_secrets(token=repository.token))
+        # measured while they are there: a caller may ask for the sizes later
+        say(f"{len(release.files)} files, {megabytes(sum(file.size for file in release.files))}")
         published = send(release, repository, dry_run=dry_run, say=say)
         if published.revision:
             tensors = read_back(release, repository, published.revision)
@@ -130,16 +137,16 @@ def adapter_release(
         source: holds the weights.
         name, kind, run, base, data, results: see `publish_adapter` and `cards.adapter.render`.
     """
-    found = sorted({*folder.rglob("results_*.json"), *results})
-    scores = read_scores(found)
+    found = _results(folder, results)
+    scores = read_scores(found.values())
     config = _adapter_config(source, base) if kind == "adapter" else None
     files = {path.name: _content(path) for path in sorted(source.iterdir()) if _MODEL.fullmatch(path.name)}
     files |= {"loss.png": folder / "loss.png"} if (folder / "loss.png").is_file() else {}
     files |= {ADAPTER: _json(config)} if config else {}
     files |= {RUN: _json(portable_value(run)), RECIPE: recipe_text(run, base, data).encode()}
-    measured = {path.name: json.loads(path.read_bytes()) for path in found}
-    files |= {f".boost_qa/evaluation/{file}": _json(portable_value(content)) for file, content in measured.items()}
-    files |= {path: text.encode() for path, text in eval_results_yaml(scores).items()}
+    files |= {f".boost_qa/evaluation/{name}": _measured(path) for name, path in found.items()}
+    # under a name that no other program's results have: a release removes those of the one before
+    files |= {path.replace("/", "/boost_qa-", 1): text.encode() for path, text in eval_results_yaml(scores).items()}
     card = render(run, repo_id=name, kind=kind, base=base, data=data, scores=scores, adapter_config=config)
     return Release(
         [Local(path, content) for path, content in sorted(files.items())],
@@ -153,7 +160,7 @@ def adapter_release(
 def recipe_text(run: Mapping[str, Any], base: Base, data: Data | None) -> str:
     """The recipe as it was given, with Hub ids in place of local paths: what trains the same again."""
     given = {key: value for key, value in run["recipe"]["given"].items() if not re.match(r"push_to_hub|hub_", key)}
-    if Path(str(given.get("model_name_or_path"))).expanduser().exists():
+    if not models.base(str(given.get("model_name_or_path"))):  # those of the catalogue are the same everywhere
         given |= {"model_name_or_path": base.id, "model_revision": base.revision}
     if data:
         given |= {"dataset": data.id, "dataset_revision": data.revision}
@@ -171,16 +178,35 @@ def read_back(release: Release, repository: Repository, revision: str) -> int:
         How many tensors there are.
 
     Raises:
-        HubError: if one is missing, or has another shape.
+        HubError: if one is missing, has another shape, or cannot be read.
     """
     tensors = 0
     for file in release.files:
         if file.path.endswith(".safetensors") and isinstance(file.content, Path):
-            there = repository.tensors(file.path, revision)
+            try:
+                there = repository.tensors(file.path, revision)
+            except BoostQAError as error:
+                what = f"published as {revision}, but {file.path} cannot be read back: {error.what}"
+                raise HubError(what, "Publish it again: what is there is not sent twice.") from error
             if there != _tensors(file.content):
                 raise HubError(f"published as {revision}, but {file.path} reads back otherwise", "Publish it again.")
             tensors += len(there)
     return tensors
+
+
+def _results(folder: Path, given: Sequence[Path]) -> dict[str, Path]:
+    """The results files in a training's folder and those given besides, by name."""
+    found = sorted({path.expanduser().resolve() for path in [*folder.rglob("results_*.json"), *given]})
+    by_name = {path.name: path for path in found}
+    if len(by_name) < len(found):
+        twice = next(path for path in found if by_name[path.name] != path)
+        raise RunError(f"{twice} and {by_name[twice.name]} have the same name", "Rename one of them, or leave it out.")
+    return by_name
+
+
+def _measured(file: Path) -> bytes:
+    content = json.loads(file.read_bytes())
+    return _json(portable_value({key: value for key, value in content.items() if _MEASURED.fullmatch(key)}))
 
 
 def _tensors(file: Path) -> dict[str, list[int]]:

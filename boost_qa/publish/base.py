@@ -40,7 +40,8 @@ def find_base(run: Mapping[str, Any], given: str | None, hub: Repository) -> Bas
     card: Any = info.card_data or {}
     licence, name, link = (card.get(key) for key in ("license", "license_name", "license_link"))
     base = Base(id, info.sha, licence, name, link, gated=bool(info.gated))
-    if id == trained_on or _same_weights(Path(trained_on).expanduser(), there.listing(info.sha)):
+    same = _cached(trained_on) == (id, info.sha) or (id == trained_on and trained_at in (revision, info.sha))
+    if same or _same_weights(Path(trained_on).expanduser(), there.listing(info.sha)):
         return base
     local = Path(trained_on).name
     return replace(base, trained_on=f"{local} ({trained_at})" if trained_at else local)
@@ -61,10 +62,11 @@ def check_fit(base: Base, adapter: Path, config: Mapping[str, Any], hub: Reposit
     """
     shape = json.loads(hub.other(base.id).read("config.json", str(base.revision)))
     shape = shape.get("text_config") or shape
-    layers, width = _reach(adapter)
-    wanted = {"num_hidden_layers": None if config.get("layers_to_transform") else layers, "hidden_size": width}
+    wanted = _reach(adapter)
+    if config.get("layers_to_transform"):
+        wanted.pop("num_hidden_layers", None)
     for key, value in wanted.items():
-        if value is not None and shape.get(key, value) != value:
+        if shape.get(key, value) != value:
             raise PublishError(f"{base.id} is not its base: {key} is {shape[key]} there, {value} in the adapter", _GIVE)
 
 
@@ -77,11 +79,17 @@ def _named(trained_on: str, trained_at: str | None, given: str | None) -> tuple[
         return id, revision or (trained_at if id == trained_on else None)
     if of_catalogue := models.base(trained_on):
         return of_catalogue, None
-    if cached := _SNAPSHOT.fullmatch(Path(trained_on).expanduser().as_posix()):
-        return f"{cached['user']}/{cached['name']}", cached["commit"]
-    if _ID.fullmatch(trained_on) and not Path(trained_on).exists():
+    if cached := _cached(trained_on):
+        return cached
+    if trained_at and _ID.fullmatch(trained_on) and not Path(trained_on).exists():
         return trained_on, trained_at
     raise PublishError(f"the adapter was trained on {trained_on}, which is no model of the Hub", _GIVE)
+
+
+def _cached(trained_on: str) -> tuple[str, str] | None:
+    """Id and commit of a model in the client's cache; None for any other folder or name."""
+    found = _SNAPSHOT.fullmatch(Path(trained_on).expanduser().as_posix())
+    return (f"{found['user']}/{found['name']}", found["commit"]) if found else None
 
 
 def _same_weights(folder: Path, there: Mapping[str, Remote]) -> bool:
@@ -90,15 +98,17 @@ def _same_weights(folder: Path, there: Mapping[str, Remote]) -> bool:
     return bool(here) and all(file.is_there(there.get(file.path)) for file in here)
 
 
-def _reach(adapter: Path) -> tuple[int | None, int | None]:
-    """How many layers an adapter is for, and how wide they are; None where its names do not say."""
+def _reach(adapter: Path) -> dict[str, int]:
+    """What the names and shapes in an adapter say of its base, by the keys of config.json."""
     from safetensors import safe_open
 
-    layers, width = set(), None
+    layers, reach = set(), dict[str, int]()
     with safe_open(adapter, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118  not a mapping
             if found := re.search(r"\.layers\.(\d+)\.", name):
                 layers.add(int(found[1]))
             if re.search(r"\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.lora_A\b", name):
-                width = file.get_slice(name).get_shape()[1]
-    return (max(layers) + 1 if layers else None), width
+                reach["hidden_size"] = file.get_slice(name).get_shape()[1]
+            if re.search(r"\.mlp\.down_proj\.lora_A\b", name):
+                reach["intermediate_size"] = file.get_slice(name).get_shape()[1]
+    return reach | ({"num_hidden_layers": max(layers) + 1} if layers else {})

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from boost_qa.cards.dataset import PLACE, TAG
@@ -19,9 +20,10 @@ from boost_qa.publish.release import CARD, Local, Release
 from boost_qa.publish.repository import Repository, Target
 from boost_qa.publish.secrets import known_secrets, refuse_secrets, without
 from boost_qa.publish.send import Published, send
-from boost_qa.publish.upload import Say
+from boost_qa.publish.upload import Say, megabytes
 
-_OWNED = re.compile(r"recipe\.yaml|\.boost_qa/.*|data/[a-z_]+/[a-z]+-\d{5}-of-\d{5}\.parquet")
+_EXPORTED = re.compile(r"recipe\.yaml|data/[a-z_]+/[a-z]+-\d{5}-of-\d{5}\.parquet")
+_OWNED = re.compile(rf"{_EXPORTED.pattern}|\.boost_qa/.*")
 
 
 def publish_dataset(
@@ -45,6 +47,8 @@ def publish_dataset(
     with exported(source) as folder:
         release = dataset_release(folder, target.name)
         refuse_secrets(release.contents(), known=known_secrets(token=repository.token))
+        # measured while they are there: a caller may ask for the sizes later
+        say(f"{len(release.files)} files, {megabytes(sum(file.size for file in release.files))}")
         published = send(release, repository, dry_run=dry_run, say=say)
         if published.revision:
             loaded = read_back(folder, target.name, published.revision, repository.token)
@@ -77,7 +81,7 @@ def dataset_release(folder: Path, name: str) -> Release:
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     dialogues = next(info["splits"] for info in data["dataset_info"] if info["config_name"] == ALL)
     return Release(
-        [Local(path, folder / path) for path in paths if _OWNED.fullmatch(path)],
+        [Local(path, folder / path) for path in paths if _EXPORTED.fullmatch(path)],
         card.replace(PLACE, name),
         _OWNED,
         f"{data.pretty_name}: {sum(split['num_examples'] for split in dialogues)} dialogues",
@@ -101,7 +105,9 @@ def read_back(folder: Path, name: str, revision: str, token: str | None) -> list
     for config, split in splits.items():
         here = load_dataset(str(folder), config, split=split, streaming=True)
         try:
-            there = load_dataset(name, config, split=split, streaming=True, revision=revision, token=token)
+            # by its address: a folder of the same name here is not asked for
+            address = f"hf://datasets/{name}"
+            there = load_dataset(address, config, split=split, streaming=True, revision=revision, token=token)
             same = next(iter(there)) == next(iter(here))
         except Exception as error:
             said = without(str(error).strip().partition("\n")[0], known_secrets(token=token))
@@ -127,11 +133,17 @@ def _check(folder: Path) -> None:
 
 
 def _front_matter(card: str) -> DatasetCardData:
-    data = DatasetCard(card, ignore_metadata_errors=True).data
+    try:
+        data = DatasetCard(card, ignore_metadata_errors=True).data
+    except (ValueError, yaml.YAMLError):  # not the card of an export
+        return DatasetCardData()
     assert isinstance(data, DatasetCardData)
     return data
 
 
 def _digest(data: DatasetCardData) -> str:
     """What the card says of the content of all files."""
-    return str((data.get("configs") or [{}])[0].get("description"))
+    match data.get("configs"):
+        case [{"description": description}, *_]:
+            return str(description)
+    return "content unknown"

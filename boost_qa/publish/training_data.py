@@ -46,7 +46,8 @@ def _check_rows(run: Mapping[str, Any], id: str, revision: str) -> None:
     from boost_qa.train.dialogues import load_dialogues
 
     known = {each.name for each in fields(DialogueArguments)}
-    same = {key: value for key, value in run["recipe"]["resolved"].items() if key in known}
+    settings = run["recipe"].get("resolved") or run["recipe"]["given"]  # older ones have no other
+    same = {key: value for key, value in settings.items() if key in known}
     try:
         facts = load_dialogues(DialogueArguments(**same | {"dataset": id, "dataset_revision": revision})).facts
     except BoostQAError as error:

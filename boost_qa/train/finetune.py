@@ -27,7 +27,7 @@ from boost_qa.train.dialogues import load_dialogues
 from boost_qa.train.plan import Plan, make_plan, shown
 from boost_qa.train.preflight import Parts, read_parts
 from boost_qa.train.prepare import Rows, prepare
-from boost_qa.train.push import check, push, target_of
+from boost_qa.train.push import check_base, check_rights, push, target_of
 from boost_qa.train.report import Meter, Report
 from boost_qa.train.settings import Settings
 from boost_qa.train.varlen import attention
@@ -57,9 +57,11 @@ def finetune(settings: Settings, console: Console | None = None) -> Path | None:
     folder = Path(settings.sft.output_dir)
     target = target_of(settings)
     chosen = None if settings.ours.dry_run else attention(settings.model.attn_implementation or "sdpa")
+    if target and state.is_main_process:
+        check_rights(target)
     parts = read_parts(settings)
     if target and state.is_main_process:
-        check(target, settings, parts)
+        check_base(target, settings, parts)
     with _quiet(state.is_main_process):
         dialogues = load_dialogues(settings.ours)
         report = Report(folder, settings, parts, dialogues.facts, state.num_processes)
