@@ -90,6 +90,12 @@ def check_access(h: Handler, kind: str, id_: str, write: str | None) -> int:
     return h.send(200, {})
 
 
+@route("GET", r"/_calls")
+def calls(h: Handler) -> int:
+    """What the server was asked, but for this: see `HubServer.calls`."""
+    return h.send(200, [call for call in h.hub.calls if call["path"] != "/_calls"])
+
+
 @route("POST", r"/api/validate-yaml")
 def validate_card(h: Handler) -> int:
     errors, warnings = ([{"message": each} for each in found] for found in problems(h.json()["content"]))
