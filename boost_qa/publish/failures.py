@@ -48,6 +48,8 @@ def explain(error: Exception, endpoint: str, url: str) -> BoostQAError | None:
         return PublishError(f"no token for {endpoint}", log_in(endpoint))
     if is_passing(error):
         return HubError(f"{endpoint} fails: {said}", AGAIN)
+    if isinstance(error, ValueError) and "metadata in README.md" in str(error):
+        return PublishError(f"{url}: {' '.join(str(error).split())}", "Mend the block between the card's --- lines.")
     if isinstance(error, GatedRepoError):
         remedy = f"Accept its licence at {url}, and run `hf auth login` as who accepted it."
         return PublishError(f"{url} is gated, and this user has no access to its files", remedy)
@@ -61,8 +63,6 @@ def explain(error: Exception, endpoint: str, url: str) -> BoostQAError | None:
         return HubError(f"{url}: others publish there all the time ({said})", AGAIN)
     if code is not None:
         return PublishError(f"{url}: HTTP {code}: {said}", "The Hub refuses it; mend what it names.")
-    if isinstance(error, ValueError) and "metadata in README.md" in str(error):
-        return PublishError(f"{url}: {' '.join(str(error).split())}", "Mend the block between the card's --- lines.")
     if isinstance(error, HFValidationError):
         return PublishError(f"{url}: {said}", "Give user/name or organisation/name.")
     return None

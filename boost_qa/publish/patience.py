@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 T = TypeVar("T")
 _PASSING = frozenset((408, 429, 500, 502, 503, 504))
+_ADDRESS_GONE = frozenset((400, 403, 404))  # of storage: it expired, or a try whose answer was lost has used it up
+_USED_UP = re.compile(r"\br=0\s*;\s*t=(\d+)")  # https://huggingface.co/docs/hub/rate-limits
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Patience:
     attempts: int = 8
     first: float = 1.0
     longest: float = 60.0
+    sleep: Callable[[float], None] = time.sleep
 
     def run(self, call: Callable[[], T]) -> T:
         """What `call` returns; it is called again while its failure is one that passes."""
@@ -38,9 +42,9 @@ class Patience:
 
     def pause(self, tries: int, error: BaseException) -> None:
         """Wait after try number `tries` (from 1) ended in `error`; longer than asked, so that not all come at once."""
-        asked = _retry_after(error)
+        asked = _asked(error)
         seconds = min(self.first * 2 ** (tries - 1), self.longest) if asked is None else asked
-        time.sleep(seconds * (1 + random.random() / 2))
+        self.sleep(seconds * (1 + random.random() / 2))
 
 
 def status(error: BaseException) -> int | None:
@@ -52,8 +56,8 @@ def status(error: BaseException) -> int | None:
 def is_passing(error: BaseException) -> bool:
     """Whether the same request may succeed later: the Hub is busy or broken, or the connection was lost."""
     code = status(error)
-    if code is not None:
-        return code in _PASSING
+    if code is not None:  # the client wraps what storage answers, and only that, in a RuntimeError
+        return code in _PASSING or (isinstance(error, RuntimeError) and code in _ADDRESS_GONE)
     lost = (httpx2.TransportError, json.JSONDecodeError, ConnectionError, TimeoutError)  # JSON: a proxy's page of HTML
     chain = list(_chain(error))
     return any(isinstance(each, lost) for each in chain) and not any(
@@ -73,7 +77,12 @@ def _response(error: BaseException) -> httpx2.Response | None:
     return next((each.response for each in errors), None)
 
 
-def _retry_after(error: BaseException) -> float | None:
+def _asked(error: BaseException) -> float | None:
+    """The seconds that the Hub asks to wait: until its window of requests ends, or else as Retry-After says."""
     response = _response(error)
-    asked = "" if response is None else response.headers.get("Retry-After", "").strip()
-    return float(asked) if asked.isdigit() else None
+    if response is None:
+        return None
+    if used_up := _USED_UP.search(response.headers.get("RateLimit", "")):
+        return float(used_up[1])
+    asked = response.headers.get("Retry-After", "").strip()
+    return float(asked) if asked.isdecimal() else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class Local:
     """A file to be sent: its path in the repository, and where its content is."""
 
     path: str
-    content: Path | bytes
+    content: Path | bytes = field(repr=False)
 
     @cached_property
     def size(self) -> int:

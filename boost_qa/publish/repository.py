@@ -112,12 +112,7 @@ class Repository:
                     f"Give another name, such as {user}/{name}, or log in as somebody else: `hf auth login`.",
                 )
             return False
-        if self.target.private and not info.private:
-            settings = f"{self.target.name} --type {self.target.kind} --private"
-            raise PublishError(
-                f"{self.url} is public, and --private was asked for",
-                f"Give another name, or make it private first: `hf repos settings {settings}`.",
-            )
+        self._check_privacy(info)
         if not self.target.pull_request:
             self._may_write()
         return True
@@ -139,6 +134,8 @@ class Repository:
         """Make the repository and the branch where they are missing."""
         place, target = self._place, self.target
         self._do(lambda: self.api.create_repo(**place, private=target.private or None, exist_ok=True))
+        if target.private and (info := self.info()):  # somebody else may have made it just now
+            self._check_privacy(info)
         if target.revision != MAIN and self.head() is None:
             self._do(lambda: self.api.create_branch(**place, branch=target.revision, exist_ok=True))
 
@@ -148,10 +145,13 @@ class Repository:
         return info.sha if info else None
 
     def tagged(self) -> str | None:
-        """The commit that the target's tag is at; None if there is no such tag, or none is asked for."""
+        """The commit that the target's tag is at; None if there is no such tag or repository, or none is asked for."""
 
         def ask() -> str | None:
-            refs = self.api.list_repo_refs(**self._place)
+            try:
+                refs = self.api.list_repo_refs(**self._place)
+            except RepositoryNotFoundError:
+                return None
             return next((each.target_commit for each in refs.tags if each.name == self.target.tag), None)
 
         return self._do(ask) if self.target.tag else None
@@ -222,6 +222,14 @@ class Repository:
         if known.get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise PublishError(f"the token of {user} may only read", log_in(self.api.endpoint))
         return user, [user, *(str(each["name"]) for each in known.get("orgs", ()))]
+
+    def _check_privacy(self, info: ModelInfo | DatasetInfo) -> None:
+        if self.target.private and not info.private:
+            settings = f"{self.target.name} --type {self.target.kind} --private"
+            raise PublishError(
+                f"{self.url} is public, and --private was asked for",
+                f"Give another name, or make it private first: `hf repos settings {settings}`.",
+            )
 
     def _may_write(self) -> None:
         """Ask how a file would be uploaded: the cheapest request that needs the right to write, and changes nothing."""

@@ -48,9 +48,9 @@ def send(release: Release, repository: Repository, *, dry_run: bool = False, say
         PublishError: if the tag is another release's, or the Hub refuses.
         HubError: if the Hub fails on and on, or others always publish first.
     """
-    head = repository.head()
-    if head and (commit := repository.tagged()):
+    if commit := repository.tagged():
         return _released(release, repository, commit)
+    head = repository.head()
     if dry_run:
         return _compared(release, repository, head)[0]
     if head is None:

@@ -39,7 +39,7 @@ def upload(
         count, sent = count + len(batch), sent + sum(file.size for file in batch)
         seconds = time.monotonic() - begun
         rate = sent / max(seconds, 1e-3)
-        left = f", {(total - sent) / rate:,.0f} s left" if sent < total else f" in {seconds:,.0f} s"
+        left = f", {(total - sent) / rate:,.0f} s left" if 0 < sent < total else f" in {seconds:,.0f} s"
         say(f"{count} of {len(files)} files, {megabytes(sent)} of {megabytes(total)} at {megabytes(rate)}/s{left}")
     ignored = [path for path, each in additions.items() if getattr(each, "_should_ignore", False)]
     if ignored:
