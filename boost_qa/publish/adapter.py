@@ -16,8 +16,8 @@ from boost_qa import models
 from boost_qa.cards.adapter import Base, Data, render
 from boost_qa.cards.evaluations import eval_results_yaml, read_scores
 from boost_qa.errors import BoostQAError, HubError, RunError
-from boost_qa.portable import portable_value
-from boost_qa.publish.base import check_fit, find_base
+from boost_qa.portable import last_name, portable_value
+from boost_qa.publish.base import check_fit, find_base, shapes
 from boost_qa.publish.release import Local, Release
 from boost_qa.publish.repository import Repository, Target
 from boost_qa.publish.secrets import known_secrets, refuse_secrets
@@ -32,6 +32,7 @@ _MODEL = re.compile(
     r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|tokenizer\.model|merges\.txt"
 )
 _OWNED = re.compile(rf"{_MODEL.pattern}|run\.json|recipe\.yaml|\.boost_qa/.*|\.eval_results/boost_qa-[^/]*")
+_WHOLE = "Give the whole output_dir of a training."
 _CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
 _PLACE = re.compile(r"(path|file|dir)$")
 # Of a results file: not how the model was called there, nor what the machine is.
@@ -77,7 +78,6 @@ def publish_adapter(
     with weights(folder, found, merged, repository) as (kind, source):
         release = adapter_release(folder, source, target.name, kind, run, found, trained_on, results)
         refuse_secrets(release.contents(), known=known_secrets(token=repository.token))
-        # measured while they are there: a caller may ask for the sizes later
         say(f"{len(release.files)} files, {megabytes(sum(file.size for file in release.files))}")
         published = send(release, repository, dry_run=dry_run, say=say)
         if published.revision:
@@ -92,12 +92,11 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: if there is none, or it is not finished.
     """
-    try:
-        run = dict(json.loads((folder / RUN).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder} holds no training: {RUN}: {error}", "Give the output_dir of a training.") from error
+    run = _read(folder / RUN)
     if not run.get("finished"):
         raise RunError(f"the training in {folder} is not finished", "Run its command again: it goes on where it was.")
+    for key in ("recipe.file", "recipe.given", "model.name", "model.revision", "data.dataset", "data.revision"):
+        need(run, key)
     return run
 
 
@@ -109,7 +108,7 @@ def weights(folder: Path, base: Base, merged: bool, repository: Repository) -> I
             raise RunError(f"{folder} holds a whole model: there is nothing to merge", "Leave --merged out.")
         yield "full", folder
         return
-    config = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+    config = _read(folder / ADAPTER)
     check_fit(base, folder / WEIGHTS, config, repository)
     if not merged:
         yield "adapter", folder
@@ -143,7 +142,7 @@ def adapter_release(
     files = {path.name: _content(path) for path in sorted(source.iterdir()) if _MODEL.fullmatch(path.name)}
     files |= {"loss.png": folder / "loss.png"} if (folder / "loss.png").is_file() else {}
     files |= {ADAPTER: _json(config)} if config else {}
-    files |= {RUN: _json(portable_value(run)), RECIPE: recipe_text(run, base, data).encode()}
+    files |= {RUN: _json(_record(run, data)), RECIPE: recipe_text(run, base, data).encode()}
     files |= {f".boost_qa/evaluation/{name}": _measured(path) for name, path in found.items()}
     # under a name that no other program's results have: a release removes those of the one before
     files |= {path.replace("/", "/boost_qa-", 1): text.encode() for path, text in eval_results_yaml(scores).items()}
@@ -164,11 +163,28 @@ def recipe_text(run: Mapping[str, Any], base: Base, data: Data | None) -> str:
         given |= {"model_name_or_path": base.id, "model_revision": base.revision}
     if data:
         given |= {"dataset": data.id, "dataset_revision": data.revision}
+    given = _record(run, data, given)
     head = [
         f"# {run['recipe']['file'] or 'No recipe file'}, with the changes of the command line.",
         "# accelerate launch -m boost_qa.train --config recipe.yaml",
     ]
-    return "\n".join(head) + "\n" + yaml.safe_dump(portable_value(given), sort_keys=False, allow_unicode=True)
+    return "\n".join(head) + "\n" + yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
+
+
+def _record(run: Mapping[str, Any], data: Data | None, part: Any = None) -> Any:
+    """run.json, or a part of it, without the ways to what lay on this machine, be they absolute or not."""
+    given = run["recipe"]["given"]
+    ways = {given.get("output_dir"), given.get("dataset_recipe")}
+    ways |= set() if data else {run["data"]["dataset"], given.get("dataset")}
+    return _reduced(portable_value(run if part is None else part), {way for way in ways if way and "/" in way})
+
+
+def _reduced(value: Any, ways: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _reduced(inner, ways) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_reduced(inner, ways) for inner in value]
+    return last_name(value) if isinstance(value, str) and value in ways else value
 
 
 def read_back(release: Release, repository: Repository, revision: str) -> int:
@@ -188,7 +204,7 @@ def read_back(release: Release, repository: Repository, revision: str) -> int:
             except BoostQAError as error:
                 what = f"published as {revision}, but {file.path} cannot be read back: {error.what}"
                 raise HubError(what, "Publish it again: what is there is not sent twice.") from error
-            if there != _tensors(file.content):
+            if there != shapes(file.content):
                 raise HubError(f"published as {revision}, but {file.path} reads back otherwise", "Publish it again.")
             tensors += len(there)
     return tensors
@@ -205,28 +221,33 @@ def _results(folder: Path, given: Sequence[Path]) -> dict[str, Path]:
 
 
 def _measured(file: Path) -> bytes:
-    content = json.loads(file.read_bytes())
-    return _json(portable_value({key: value for key, value in content.items() if _MEASURED.fullmatch(key)}))
+    content = {key: value for key, value in json.loads(file.read_bytes()).items() if _MEASURED.fullmatch(key)}
+    for task in content["configs"].values():
+        if isinstance(task, dict) and isinstance(task.get("metadata"), dict):  # has the model's arguments, too
+            task["metadata"] = {key: value for key, value in task["metadata"].items() if key == "version"}
+    return _json(portable_value(content))
 
 
-def _tensors(file: Path) -> dict[str, list[int]]:
-    """Names and shapes."""
-    from safetensors import safe_open
-
-    with safe_open(file, framework="numpy") as opened:
-        return {name: list(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118  not a mapping
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON object that a training wrote."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read: {error}", _WHOLE) from error
+    if not isinstance(value, dict):
+        raise RunError(f"{file} cannot be read: it is no JSON object", _WHOLE)
+    return value
 
 
 def _adapter_config(folder: Path, base: Base) -> dict[str, Any]:
-    config = dict(json.loads((folder / ADAPTER).read_text(encoding="utf-8")))
-    return config | {"base_model_name_or_path": base.id, "revision": base.revision}
+    return _read(folder / ADAPTER) | {"base_model_name_or_path": base.id, "revision": base.revision}
 
 
 def _content(path: Path) -> Path | bytes:
     """The file; of a config that names places of this machine, what is portable. Vocabularies are as they are."""
     if path.name not in _CONFIGS:
         return path
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = _read(path)
     named = {key: portable_value(inner) if _PLACE.search(key) else inner for key, inner in value.items()}
     return path if named == value else _json(named)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from boost_qa import models
 from boost_qa.cards.adapter import Base
-from boost_qa.errors import PublishError
+from boost_qa.errors import PublishError, RunError
 from boost_qa.publish.release import Local, Remote
 from boost_qa.publish.repository import Repository
 
@@ -39,7 +39,8 @@ def find_base(run: Mapping[str, Any], given: str | None, hub: Repository) -> Bas
         raise PublishError(f"there is no model {id}{f' at {revision}' if revision else ''} on the Hub", _GIVE)
     card: Any = info.card_data or {}
     licence, name, link = (card.get(key) for key in ("license", "license_name", "license_link"))
-    base = Base(id, info.sha, licence, name, link, gated=bool(info.gated))
+    # by the name that it has now: an older one and one in other letters lead there, too
+    base = Base(info.id, info.sha, licence, name, link, gated=bool(info.gated))
     same = _cached(trained_on) == (id, info.sha) or (id == trained_on and trained_at in (revision, info.sha))
     if same or _same_weights(Path(trained_on).expanduser(), there.listing(info.sha)):
         return base
@@ -58,6 +59,7 @@ def check_fit(base: Base, adapter: Path, config: Mapping[str, Any], hub: Reposit
 
     Raises:
         PublishError: if they are not, or the base is gated and this user has no access.
+        RunError: if the adapter cannot be read.
         HubError: if the Hub fails.
     """
     shape = json.loads(hub.other(base.id).read("config.json", str(base.revision)))
@@ -68,6 +70,21 @@ def check_fit(base: Base, adapter: Path, config: Mapping[str, Any], hub: Reposit
     for key, value in wanted.items():
         if shape.get(key, value) != value:
             raise PublishError(f"{base.id} is not its base: {key} is {shape[key]} there, {value} in the adapter", _GIVE)
+
+
+def shapes(file: Path) -> dict[str, list[int]]:
+    """Names and shapes of the tensors in a safetensors file.
+
+    Raises:
+        RunError: if there is no such file, or it is not whole.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            return {name: list(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{file} cannot be read: {error}", "Give the whole output_dir of a training.") from error
 
 
 _GIVE = "Name the model that it was trained on: --base-model organisation/name, or organisation/name@revision."
@@ -100,15 +117,12 @@ def _same_weights(folder: Path, there: Mapping[str, Remote]) -> bool:
 
 def _reach(adapter: Path) -> dict[str, int]:
     """What the names and shapes in an adapter say of its base, by the keys of config.json."""
-    from safetensors import safe_open
-
     layers, reach = set(), dict[str, int]()
-    with safe_open(adapter, framework="numpy") as file:
-        for name in file.keys():  # noqa: SIM118  not a mapping
-            if found := re.search(r"\.layers\.(\d+)\.", name):
-                layers.add(int(found[1]))
-            if re.search(r"\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.lora_A\b", name):
-                reach["hidden_size"] = file.get_slice(name).get_shape()[1]
-            if re.search(r"\.mlp\.down_proj\.lora_A\b", name):
-                reach["intermediate_size"] = file.get_slice(name).get_shape()[1]
+    for name, shape in shapes(adapter).items():
+        if found := re.search(r"\.layers\.(\d+)\.", name):
+            layers.add(int(found[1]))
+        if re.search(r"\.(q_proj|k_proj|v_proj|gate_proj|up_proj)\.lora_A\b", name):
+            reach["hidden_size"] = shape[1]
+        if re.search(r"\.mlp\.down_proj\.lora_A\b", name):
+            reach["intermediate_size"] = shape[1]
     return reach | ({"num_hidden_layers": max(layers) + 1} if layers else {})

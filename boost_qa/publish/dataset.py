@@ -47,7 +47,6 @@ def publish_dataset(
     with exported(source) as folder:
         release = dataset_release(folder, target.name)
         refuse_secrets(release.contents(), known=known_secrets(token=repository.token))
-        # measured while they are there: a caller may ask for the sizes later
         say(f"{len(release.files)} files, {megabytes(sum(file.size for file in release.files))}")
         published = send(release, repository, dry_run=dry_run, say=say)
         if published.revision:

@@ -63,6 +63,8 @@ def explain(error: Exception, endpoint: str, url: str) -> BoostQAError | None:
         return HubError(f"{url}: others publish there all the time ({said})", AGAIN)
     if code is not None:
         return PublishError(f"{url}: HTTP {code}: {said}", "The Hub refuses it; mend what it names.")
+    if isinstance(error, RuntimeError) or "LFS batch API" in str(error):  # what storage says, by Xet or by LFS
+        return HubError(f"{url}: the upload fails: {said}", AGAIN)
     if isinstance(error, HFValidationError):
         return PublishError(f"{url}: {said}", "Give user/name or organisation/name.")
     return None

@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 T = TypeVar("T")
 _PASSING = frozenset((408, 429, 500, 502, 503, 504))
 _ADDRESS_GONE = frozenset((400, 403, 404))  # of storage: it expired, or a try whose answer was lost has used it up
+_WINDOW = 900.0  # seconds; nobody is asked to wait for longer, the Hub counts requests in windows of 300
 _USED_UP = re.compile(r"\br=0\s*;\s*t=(\d+)")  # https://huggingface.co/docs/hub/rate-limits
 
 
@@ -43,7 +44,7 @@ class Patience:
     def pause(self, tries: int, error: BaseException) -> None:
         """Wait after try number `tries` (from 1) ended in `error`; longer than asked, so that not all come at once."""
         asked = _asked(error)
-        seconds = min(self.first * 2 ** (tries - 1), self.longest) if asked is None else asked
+        seconds = min(self.first * 2 ** (tries - 1), self.longest) if asked is None else min(asked, _WINDOW)
         self.sleep(seconds * (1 + random.random() / 2))
 
 

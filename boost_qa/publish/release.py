@@ -68,14 +68,11 @@ class Change(NamedTuple):
     replaced: list[Local]
     removed: list[str]
     same: int
+    bytes: int
 
     @property
     def sent(self) -> list[Local]:
         return [*self.added, *self.replaced]
-
-    @property
-    def bytes(self) -> int:
-        return sum(file.size for file in self.sent)
 
     def __bool__(self) -> bool:
         return bool(self.added or self.replaced or self.removed)
@@ -120,12 +117,9 @@ class Release:
 
 def compare(files: Iterable[Local], there: Mapping[str, Remote], owned: re.Pattern[str]) -> Change:
     """What has to change in a repository with the files `there`, so that it has `files`."""
-    change = Change([], [], [], 0)
     wanted = {file.path: file for file in files}
-    for path, file in wanted.items():
-        if path not in there:
-            change.added.append(file)
-        elif not file.is_there(there[path]):
-            change.replaced.append(file)
+    added = [file for path, file in wanted.items() if path not in there]
+    replaced = [file for path, file in wanted.items() if path in there and not file.is_there(there[path])]
     removed = sorted(path for path in there if path not in wanted and owned.fullmatch(path))
-    return change._replace(removed=removed, same=len(wanted) - len(change.sent))
+    sent = [*added, *replaced]
+    return Change(added, replaced, removed, len(wanted) - len(sent), sum(file.size for file in sent))

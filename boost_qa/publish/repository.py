@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -179,13 +179,14 @@ class Repository:
 
     def upload(self, additions: Sequence[CommitOperationAdd]) -> None:
         """Send the content of those files that are not in the Hub's storage; a commit can name them afterwards."""
-        branch, request = self.target.revision, self.target.pull_request
-        self._do(
-            lambda: self.api.preupload_lfs_files(
-                self.target.name, additions, repo_type=self.target.kind, revision=branch, create_pr=request,
-                free_memory=False,
-            )
-        )  # fmt: skip
+        options: dict[str, Any] = {
+            "revision": self.target.revision,
+            "create_pr": self.target.pull_request,
+            "free_memory": False,
+        }
+        patience = replace(self.patience, attempts=min(self.patience.attempts, 3))  # the client tries each file often
+        with explained(self.api.endpoint, self.url, self.token):
+            patience.run(lambda: self.api.preupload_lfs_files(**self._place, additions=additions, **options))
 
     def commit(self, operations: Sequence[Operation], title: str, description: str, parent: str) -> CommitInfo:
         """One try at a commit on top of `parent`; raises what the client raises."""

@@ -74,7 +74,7 @@ def _committed(release: Release, repository: Repository, say: Say) -> Published:
         if repository.target.pull_request and (known := _proposed(files, release, repository)):
             return known
         if head != compared_with:
-            compared_with, additions = head, _additions(plan.change, additions)
+            compared_with, additions = head, _additions(plan.change)
         upload([file for file in plan.change.sent if file not in stored], additions, repository, say)
         stored.update(plan.change.sent)
         try:
@@ -125,18 +125,15 @@ def _proposed(files: Sequence[Local], release: Release, repository: Repository) 
     return None
 
 
-def _additions(change: Change, earlier: Mapping[str, CommitOperationAdd]) -> dict[str, CommitOperationAdd]:
-    """What is to be added, not known to the client yet.
-
-    It leaves out of a commit what it saw to be there already, and that was another head. Only digests are taken over.
+def _additions(change: Change) -> dict[str, CommitOperationAdd]:
+    """What is to be added, not known to the client yet: it would leave out of a commit what it saw to be there already,
+    and that was another head. The digests are ours, so that it reads no file for them.
     """
     additions = {}
     for file in change.sent:
         content = file.content if isinstance(file.content, bytes) else str(file.content)
         additions[file.path] = addition = CommitOperationAdd(file.path, content)
-        known = earlier.get(file.path)
-        if known and known.path_or_fileobj == addition.path_or_fileobj:
-            addition.upload_info = known.upload_info
+        addition.upload_info.sha256 = bytes.fromhex(file.sha256)
     return additions
 
 

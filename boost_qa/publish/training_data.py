@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from boost_qa.cards.adapter import Data
@@ -30,15 +29,15 @@ def find_data(run: Mapping[str, Any], given: str | None, hub: Repository) -> Dat
     facts = run["data"]
     named, at = str(facts["dataset"]), facts["revision"]
     if not given:
-        of_the_hub = at and _ID.fullmatch(named) and not Path(named).expanduser().exists()
-        return Data(named, at) if of_the_hub else None
+        # what lay on the machine of the training has no revision; a folder of that name may be here by chance
+        return Data(named, at) if at and _ID.fullmatch(named) else None
     id, _, revision = given.partition("@")
     info = Repository(Target(id, "dataset"), hub.api, hub.patience).info(revision or None)
     if info is None:
         raise PublishError(f"there is no dataset {given} on the Hub", "Publish it first: boost-qa publish dataset ...")
-    if (id, info.sha) != (named, at):
+    if (named, at) not in ((id, info.sha), (info.id, info.sha)):
         _check_rows(run, id, str(info.sha))
-    return Data(id, info.sha)
+    return Data(info.id, info.sha)  # by the name that it has now
 
 
 def _check_rows(run: Mapping[str, Any], id: str, revision: str) -> None:
@@ -53,7 +52,7 @@ def _check_rows(run: Mapping[str, Any], id: str, revision: str) -> None:
     except BoostQAError as error:
         raise PublishError(f"{id} cannot be what was trained on: {error.what}", error.remedy) from error
     for key in ("fingerprint", "validation_fingerprint"):
-        if facts[key] != run["data"][key]:
+        if facts[key] != run["data"].get(key):
             raise PublishError(
                 f"the rows of {id} at {revision} are not those that were trained on",
                 "Name the dataset and the revision that was trained on, or leave --dataset out.",

@@ -15,7 +15,7 @@ from boost_qa.publish.release import Local
 from boost_qa.publish.repository import Repository
 
 Say = Callable[[str], None]
-BATCH_FILES, BATCH_BYTES = 50, 256 * 10**6
+BATCH_FILES, BATCH_BYTES = 200, 512 * 10**6
 
 
 def upload(
