@@ -208,7 +208,7 @@ def publish_adapter(
             folder, target, base=base_model, dataset=dataset, results=results or (), merged=merged, dry_run=dry_run,
             say=progress.say,
         )  # fmt: skip
-    whole = merged or not (folder / "adapter_config.json").is_file()
+    whole = merged or not (folder.expanduser() / "adapter_config.json").is_file()
     loader = "AutoModelForCausalLM.from_pretrained(" if whole else "PeftModel.from_pretrained(base, "
     _published(published, f'{loader}"{name}", revision="{published.revision}")')
 

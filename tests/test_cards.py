@@ -275,6 +275,11 @@ def test_the_dataset_card_has_every_variable_and_needs_each(of_dataset):
         template.render(of_dataset | {"sources": torn})
 
 
+def test_the_dataset_card_says_whose_words_the_answers_are(of_dataset):
+    text = " ".join(environment().get_template(dataset.TEMPLATE).render(of_dataset).split())
+    assert "except in the config `original`: its answers are those of the sources" in text
+
+
 SOURCES = {
     "orca_math": ("microsoft/orca-math-word-problems-200k", "MIT"),
     "procqa": ("procqa", "CC-BY-SA-4.0"),
@@ -671,6 +676,9 @@ def test_no_path_of_this_machine_is_in_the_card(run, trained, config, tmp_path):
         assert str(trained.parent) not in text and "/tmp" not in text and "/home" not in text and "acme" not in text
         assert "| `model_name_or_path` | `base` |" in text and "| `output_dir` | `out` |" in text
     assert "not on the Hub, `train-00000-of-00001.parquet`:" in text and "| `dataset` | `rows` |" in text
+    relative = changed(changed(run, "recipe.given.output_dir", "clients/acme/out"), "data.dataset", "clients/acme/rows")
+    text = card(changed(relative, "recipe.given.dataset_recipe", "clients/acme/words.yaml"), data=None)
+    assert "acme" not in text and "| `output_dir` | `out` |" in text and "| `dataset_recipe` | `words.yaml` |" in text
 
 
 REQUIRED = [

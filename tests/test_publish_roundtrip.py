@@ -629,6 +629,50 @@ def test_a_dataset_is_named_only_if_its_rows_are_the_same(client, at_home, train
     assert (keys["dataset"], keys["dataset_revision"]) == (DATA, data)
 
 
+def test_the_dataset_of_the_training_is_known_beside_a_folder_of_that_name(client, trained, data, tmp_path):
+    (tmp_path / DATA).mkdir(parents=True)
+    base = f"{BASE}@{trained.base}"
+    done = client(in_folder, str(tmp_path), command, "boost-qa publish", "adapter", str(trained.folder), "alice/beside",
+                  "--base-model", base)  # fmt: skip
+    assert done.value == 0, done.err
+    assert card(client.hub, "alice/beside").data.datasets == [DATA] and data in card(client.hub, "alice/beside").text
+
+
+def test_no_file_tells_where_here_a_relative_path_leads(client, at_home, trained, tmp_path):
+    folder = named(at_home, tmp_path / "out", "clients/acme/model", None)
+    told = json.loads((folder / "run.json").read_text())
+    told["data"] |= {"dataset": "clients/acme/words", "revision": None}
+    told["recipe"]["given"] |= {"dataset": "clients/acme/words", "output_dir": "clients/acme/out"}
+    told["recipe"]["resolved"] |= told["recipe"]["given"]
+    (folder / "run.json").write_text(json.dumps(told))
+    file = results(folder, 0.5)
+    content = json.loads(file.read_text())
+    content["configs"]["gsm8k"]["metadata"] = {"version": 3.0, "peft": "clients/acme/out"}
+    file.write_text(json.dumps(content))
+    done = client.publish("adapter", folder, "alice/nowhere", "--base-model", f"{BASE}@{trained.base}")
+    assert done.value == 0, done.err
+    files = client.hub.files("model", "alice/nowhere")
+    assert not [path for path, content in files.items() if b"acme" in content]
+    assert yaml.safe_load(files["recipe.yaml"])["dataset"] == "words"
+    kept = next(json.loads(content) for path, content in files.items() if path.startswith(".boost_qa/evaluation/"))
+    assert kept["configs"]["gsm8k"]["metadata"] == {"version": 3.0}
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("run.json", b"[1]"), ("run.json", b'{"finished": true}'), ("adapter_config.json", b"{"),
+        ("tokenizer_config.json", b"{"), ("adapter_model.safetensors", b"half"), ("adapter_model.safetensors", None),
+    ],
+)  # fmt: skip
+def test_a_damaged_training_is_refused_by_its_files_name(client, at_home, trained, tmp_path, name, content):
+    folder = shutil.copytree(at_home, tmp_path / "out")
+    (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+    done = client.publish("adapter", folder, "alice/damaged", "--base-model", f"{BASE}@{trained.base}")
+    assert done.value == 2 and name in done.err and "training" in done.err, done.err
+    assert ("model", "alice/damaged") not in client.hub.repos
+
+
 # --- results -------------------------------------------------------------------------------------
 
 

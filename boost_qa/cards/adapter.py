@@ -178,7 +178,8 @@ def _shown(run: Mapping[str, Any], base: Base, data: Data | None) -> dict[str, s
         shown["dataset"] = last_name(str(name))
     if (name := given.get("model_name_or_path")) and name != base.id:
         shown["model_name_or_path"] = str(portable_model(str(name)))
-    return shown
+    paths = training.ways(run)
+    return shown | {key: last_name(value) for key, value in given.items() if isinstance(value, str) and value in paths}
 
 
 def _row(score: Score) -> dict[str, str]:

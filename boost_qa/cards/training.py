@@ -50,6 +50,17 @@ def setting(run: Mapping[str, Any], key: str) -> Any:
     return given[key] if key in given else find(run, f"recipe.resolved.{key}")
 
 
+def ways(run: Mapping[str, Any]) -> set[str]:
+    """The paths by which the recipe found and left things on its machine; relative ones look like ids of the Hub."""
+    given, model, data = need(run, "recipe.given"), need(run, "model"), need(run, "data")
+    found = {given.get("output_dir"), given.get("dataset_recipe")}
+    if not data.get("revision"):
+        found |= {data["dataset"], given.get("dataset")}
+    if str(model.get("revision") or "sha256:").startswith("sha256:"):  # of a file, or of what was made of one
+        found |= {model["name"], given.get("model_name_or_path")}
+    return {str(path) for path in found if path and "/" in str(path)}
+
+
 def given_settings(run: Mapping[str, Any], shown: Mapping[str, str]) -> list[tuple[str, str]]:
     """Key and value of each setting that the recipe gave.
 

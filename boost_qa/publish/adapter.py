@@ -15,6 +15,7 @@ import yaml
 from boost_qa import models
 from boost_qa.cards.adapter import Base, Data, render
 from boost_qa.cards.evaluations import eval_results_yaml, read_scores
+from boost_qa.cards.training import need, ways
 from boost_qa.errors import BoostQAError, HubError, RunError
 from boost_qa.portable import last_name, portable_value
 from boost_qa.publish.base import check_fit, find_base, shapes
@@ -142,7 +143,7 @@ def adapter_release(
     files = {path.name: _content(path) for path in sorted(source.iterdir()) if _MODEL.fullmatch(path.name)}
     files |= {"loss.png": folder / "loss.png"} if (folder / "loss.png").is_file() else {}
     files |= {ADAPTER: _json(config)} if config else {}
-    files |= {RUN: _json(_record(run, data)), RECIPE: recipe_text(run, base, data).encode()}
+    files |= {RUN: _json(_without_ways(run, run)), RECIPE: recipe_text(run, base, data).encode()}
     files |= {f".boost_qa/evaluation/{name}": _measured(path) for name, path in found.items()}
     # under a name that no other program's results have: a release removes those of the one before
     files |= {path.replace("/", "/boost_qa-", 1): text.encode() for path, text in eval_results_yaml(scores).items()}
@@ -158,12 +159,12 @@ def adapter_release(
 
 def recipe_text(run: Mapping[str, Any], base: Base, data: Data | None) -> str:
     """The recipe as it was given, with Hub ids in place of local paths: what trains the same again."""
-    given = {key: value for key, value in run["recipe"]["given"].items() if not re.match(r"push_to_hub|hub_", key)}
-    if not models.base(str(given.get("model_name_or_path"))):  # those of the catalogue are the same everywhere
+    whole = run["recipe"]["given"]
+    given = _without_ways(run, {key: whole[key] for key in whole if not re.match(r"push_to_hub|hub_", key)})
+    if not models.base(str(whole.get("model_name_or_path"))):  # those of the catalogue are the same everywhere
         given |= {"model_name_or_path": base.id, "model_revision": base.revision}
     if data:
         given |= {"dataset": data.id, "dataset_revision": data.revision}
-    given = _record(run, data, given)
     head = [
         f"# {run['recipe']['file'] or 'No recipe file'}, with the changes of the command line.",
         "# accelerate launch -m boost_qa.train --config recipe.yaml",
@@ -171,20 +172,17 @@ def recipe_text(run: Mapping[str, Any], base: Base, data: Data | None) -> str:
     return "\n".join(head) + "\n" + yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
 
 
-def _record(run: Mapping[str, Any], data: Data | None, part: Any = None) -> Any:
-    """run.json, or a part of it, without the ways to what lay on this machine, be they absolute or not."""
-    given = run["recipe"]["given"]
-    ways = {given.get("output_dir"), given.get("dataset_recipe")}
-    ways |= set() if data else {run["data"]["dataset"], given.get("dataset")}
-    return _reduced(portable_value(run if part is None else part), {way for way in ways if way and "/" in way})
+def _without_ways(run: Mapping[str, Any], part: Mapping[str, Any]) -> Any:
+    """Part of run.json, or all of it, without the ways to what lay on this machine, be they absolute or not."""
+    return _reduced(portable_value(part), ways(run))
 
 
-def _reduced(value: Any, ways: set[str]) -> Any:
+def _reduced(value: Any, found: set[str]) -> Any:
     if isinstance(value, dict):
-        return {key: _reduced(inner, ways) for key, inner in value.items()}
+        return {key: _reduced(inner, found) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_reduced(inner, ways) for inner in value]
-    return last_name(value) if isinstance(value, str) and value in ways else value
+        return [_reduced(inner, found) for inner in value]
+    return last_name(value) if isinstance(value, str) and value in found else value
 
 
 def read_back(release: Release, repository: Repository, revision: str) -> int:
