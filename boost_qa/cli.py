@@ -45,6 +45,7 @@ PRIVATE = typer.Option("--private", help="make the repository private; one that 
 REVISION = typer.Option(help="branch to publish to; made from main if it is missing")
 TAG = typer.Option(help="tag for the release, such as v1.0")
 CREATE_PR = typer.Option("--create-pr", help="propose it as a pull request instead")
+REPLACE = typer.Option("--replace", help="replace and remove what something else wrote at the release's places")
 DRY_RUN = typer.Option("--dry-run", help="say what would change on the Hub, and change nothing")
 QUIET = typer.Option("--quiet", "-q", help="no progress")
 FETCH = typer.Argument(metavar="[NAME]...", help="models to fetch; without a name they are listed")
@@ -158,6 +159,7 @@ def publish_dataset(
     revision: Annotated[str, REVISION] = "main",
     tag: Annotated[str | None, TAG] = None,
     create_pr: Annotated[bool, CREATE_PR] = False,
+    replace: Annotated[bool, REPLACE] = False,
     dry_run: Annotated[bool, DRY_RUN] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -166,7 +168,7 @@ def publish_dataset(
     from boost_qa.publish.dataset import publish_dataset as publish
     from boost_qa.publish.repository import Target
 
-    target = Target(name, "dataset", revision, tag, private, create_pr)
+    target = Target(name, "dataset", revision, tag, private, create_pr, replace)
     with Progress(show=not quiet) as progress:
         _bars_for_terminals(progress)
         published = publish(source, target, dry_run=dry_run, say=progress.say)
@@ -193,6 +195,7 @@ def publish_adapter(
     revision: Annotated[str, REVISION] = "main",
     tag: Annotated[str | None, TAG] = None,
     create_pr: Annotated[bool, CREATE_PR] = False,
+    replace: Annotated[bool, REPLACE] = False,
     dry_run: Annotated[bool, DRY_RUN] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -201,7 +204,7 @@ def publish_adapter(
     from boost_qa.publish.adapter import publish_adapter as publish
     from boost_qa.publish.repository import Target
 
-    target = Target(name, "model", revision, tag, private, create_pr)
+    target = Target(name, "model", revision, tag, private, create_pr, replace)
     with Progress(show=not quiet) as progress:
         _bars_for_terminals(progress)
         published = publish(
@@ -264,6 +267,8 @@ def _published(published: Published, load: str) -> None:
         _print(f"{published.url} has it already: nothing to do\n  {load}")
     else:
         _print(f"published: {published.url}\n  {counts}\n  {load}")
+    for path in change.removed:
+        _print(f"  {'would be ' * (published.revision is None)}removed: {path}")
     for passage in published.kept:
         _print(f"README.md: changed on the Hub and here; the Hub's stays: {passage}", Console(stderr=True), "yellow")
 

@@ -28,12 +28,12 @@ from hypothesis import strategies as st
 from boost_qa.errors import HubError, PublishError
 from boost_qa.publish.dataset import dataset_release, exported
 from boost_qa.publish.patience import Patience
-from boost_qa.publish.release import CARD, GENERATED, Local, Release
+from boost_qa.publish.release import CARD, FILES, GENERATED, Local, Release
 from boost_qa.publish.repository import Repository, Target
 from boost_qa.publish.send import Published, send
 from boost_qa.publish.upload import BATCH_BYTES, BATCH_FILES, batches
 
-OWNED = re.compile(r"recipe\.yaml|\.boost_qa/.*|data/[a-z_]+/[a-z]+-\d{5}-of-\d{5}\.parquet")
+PLACES = re.compile(r"recipe\.yaml|\.boost_qa/.*|data/[a-z_]+/[a-z]+-\d{5}-of-\d{5}\.parquet")
 NOTES = dict.fromkeys(("notes.txt", "data/extra/notes.txt", ".eval_results/theirs.yaml"), b"of people")
 FOR_EVER = 10**6
 EMPTY: dict[str, bytes] = {}
@@ -70,12 +70,14 @@ def data(n: int) -> dict[str, bytes]:
 
 
 def make_release(n: int) -> Release:
-    return Release([Local(path, content) for path, content in data(n).items()], card(n), OWNED, f"Release {n}")
+    files = [Local(path, content) for path, content in data(n).items()]
+    return Release(files, card(n), PLACES, f"Release {n}", stale=re.compile(r"data/(all|debate)/train-[^/]*"))
 
 
 def whole(n: int, *, edited: bool = False) -> dict[str, bytes]:
     """All files of a repository with release `n`, where people have edited or not."""
-    cards = {CARD: card(n, edited=edited).encode(), GENERATED: card(n).encode()}
+    listed = "".join(f"{path}\n" for path in sorted((*data(n), GENERATED, FILES))).encode()
+    cards = {CARD: card(n, edited=edited).encode(), GENERATED: card(n).encode(), FILES: listed}
     return data(n) | cards | (NOTES if edited else {})
 
 
@@ -423,10 +425,10 @@ def test_only_what_changed_is_sent_and_stale_shards_go(place: Place) -> None:
     change = place.publish(2).change
     new = [f"data/all/train-{at:05}-of-00003.parquet" for at in range(3)]
     assert [file.path for file in change.added] == new
-    assert sorted(file.path for file in change.replaced) == [GENERATED, CARD, "recipe.yaml"]
+    assert sorted(file.path for file in change.replaced) == [GENERATED, FILES, CARD, "recipe.yaml"]
     stale = ["data/all/train-00000-of-00002.parquet", "data/all/train-00001-of-00002.parquet"]
     assert change.removed == [*stale, "data/all/train-00007-of-00009.parquet"] and change.same == 1
-    assert change.bytes == 1500 + len(card(2)) + len(card(2, edited=True)) + len("n: 2\n")
+    assert change.bytes - len(whole(2)[FILES]) == 1500 + len(card(2)) + len(card(2, edited=True)) + len("n: 2\n")
     sent = {hashlib.sha256(rows(2, at)).hexdigest() for at in range(3)}
     assert {each.split("/")[-1] for each in place.requests("PUT")} == sent
     assert place.files() == whole(2, edited=True)
@@ -452,22 +454,49 @@ def progress(lines: Iterable[str]) -> list[tuple[int, int]]:
 
 def test_hundreds_of_files_and_none_is_said_to_be_sent_twice(place: Place) -> None:
     small = [Local(f"data/all/train-{n:05}-of-00300.parquet", b"%d" % n) for n in range(300)]
-    release, said = Release(small, card(1), OWNED, "Many"), list[str]()
+    release, said = Release(small, card(1), PLACES, "Many"), list[str]()
     place.hub.faults.append(Fault("POST .*/commit/", times=2, status=412))
     place.hub.faults.append(Fault("POST .*/commit/", times=1, call=lambda: place.commit({"notes.txt": b"x"})))
     place.publish(release, say=said.append)
-    assert progress(each for each in said if "files" in each) == [(n, 302) for n in (200, 302)]
+    assert progress(each for each in said if "files" in each) == [(n, 303) for n in (200, 303)]
     assert said[2:] == ["somebody else published first; comparing again"] * 3
-    assert len(place.requests("PUT")) == 300 and len(place.files()) == 303
+    assert len(place.requests("PUT")) == 300 and len(place.files()) == 304
+
+
+FOREIGN = {"data/all/train-00000-of-00001.parquet": b"theirs", "data/mine/train-00000-of-00001.parquet": b"theirs"}
+
+
+def test_what_something_else_wrote_is_in_the_way(place: Place) -> None:
+    """Unless it is to be replaced; what is no place of the release stays in any case."""
+    place.commit(FOREIGN | NOTES)
+    before = place.history()
+    with pytest.raises(PublishError, match=r"has data/all/train-00000-of-00001\.parquet and 1 more, which no release"):
+        place.publish(1)
+    assert place.history() == before and not place.requests("PUT")
+    change = place.publish(1, replace=True).change
+    assert change.removed == ["data/all/train-00000-of-00001.parquet", "data/mine/train-00000-of-00001.parquet"]
+    assert place.files() == whole(1) | NOTES
+
+
+def test_what_somebody_adds_to_a_release_of_ours_stays(place: Place) -> None:
+    place.publish(1)
+    place.commit({"data/mine/train-00000-of-00001.parquet": b"theirs", "recipe.json": b"{}"})
+    place.publish(2)
+    assert set(place.files()) - set(whole(2)) == {"data/mine/train-00000-of-00001.parquet", "recipe.json"}
+
+
+def test_the_same_files_by_another_hand_are_not_in_the_way(place: Place) -> None:
+    place.commit(data(1))
+    assert place.publish(1).change.same == len(data(1)) and place.files() == whole(1)
 
 
 def test_empty_files(place: Place) -> None:
     """Of which the first batch has no bytes: no rate can be told."""
     files = [Local(f"data/all/train-{n:05}-of-00210.parquet", b"x" if n == 209 else b"") for n in range(210)]
     said: list[str] = []
-    place.publish(Release(files, card(1), OWNED, "Empty"), say=said.append)
-    assert progress(said) == [(200, 212), (212, 212)]
-    assert set(place.files().values()) == {b"", b"x", card(1).encode()}
+    place.publish(Release(files, card(1), PLACES, "Empty"), say=said.append)
+    assert progress(said) == [(200, 213), (213, 213)]
+    assert {place.files()[file.path] for file in files} == {b"", b"x"} and len(place.files()) == 213
 
 
 def test_large_files_in_parts(tmp_path: Path) -> None:
@@ -510,7 +539,7 @@ def test_a_dry_run_changes_nothing(place: Place) -> None:
         return send(make_release(n), repository, dry_run=True)
 
     found = compared(1, tag="v1")
-    assert found.revision is None and len(found.change.added) == 6 and place.hub.repos == {}
+    assert found.revision is None and len(found.change.added) == 7 and place.hub.repos == {}
     staged(place, "second")
     begun, found = len(place.hub.calls), compared(2, revision="fresh")
     assert found.revision is None and found.change.bytes > 1500 and list(place.repo.refs) == ["main"]
@@ -539,7 +568,7 @@ def test_edits_of_people_survive_and_figures_are_new(place: Place, tmp_path: Pat
             release = dataset_release(folder, place.name)
             contents = {file.path: Path(str(file.content)).read_bytes() for file in release.files}
         return Release(
-            [Local(*each) for each in contents.items()], release.card, release.owned, release.title, release.description
+            [Local(*each) for each in contents.items()], release.card, release.places, release.title, release.description
         )
 
     first, second = export(12), export(18)
@@ -775,7 +804,7 @@ def test_an_endpoint_that_is_not_there(tmp_path: Path) -> None:
 def test_a_card_that_the_hub_refuses(place: Place) -> None:
     staged(place, "second")
     release = make_release(2)
-    refused_card = Release(release.files, card(2).replace("license: mit", "license: nonsense"), OWNED, "Refused")
+    refused_card = Release(release.files, card(2).replace("license: mit", "license: nonsense"), PLACES, "Refused")
     with pytest.raises(PublishError, match='README.md.*"license" must be one of') as caught:
         place.publish(refused_card)
     assert caught.value.exit_code == 2 and "---" in caught.value.remedy
@@ -849,6 +878,6 @@ def test_by_xet(tmp_path: Path) -> None:
         assert place.history() == [EMPTY, whole(1), whole(2)] and place.repo.tags["v2"] == place.repo.refs["main"]
         assert not place.requests("PUT") and len(place.requests("/commit/")) == 3 and place.requests("xet-write-token")
         assert [line.split(",")[0] for line in done.stdout.splitlines() if " files" in line] == [
-            "6 of 6 files",
-            "6 of 6 files",
+            "7 of 7 files",
+            "7 of 7 files",
         ]

@@ -32,7 +32,7 @@ _MODEL = re.compile(
     r"[^/]+\.safetensors(\.index\.json)?|(adapter_|generation_)?config\.json|chat_template\.jinja|loss\.png"
     r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|tokenizer\.model|merges\.txt"
 )
-_OWNED = re.compile(rf"{_MODEL.pattern}|run\.json|recipe\.yaml|\.boost_qa/.*|\.eval_results/boost_qa-[^/]*")
+_PLACES = re.compile(rf"{_MODEL.pattern}|run\.json|recipe\.yaml|\.boost_qa/.*|\.eval_results/boost_qa-[^/]*")
 _WHOLE = "Give the whole output_dir of a training."
 _CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
 _PLACE = re.compile(r"(path|file|dir)$")
@@ -80,11 +80,12 @@ def publish_adapter(
         release = adapter_release(folder, source, target.name, kind, run, found, trained_on, results)
         refuse_secrets(release.contents(), known=known_secrets(token=repository.token))
         say(f"{len(release.files)} files, {megabytes(sum(file.size for file in release.files))}")
-        published = send(release, repository, dry_run=dry_run, say=say)
-        if published.revision:
-            tensors = read_back(release, repository, published.revision)
-            say(f"read back from {published.revision[:12]}: {tensors} tensors, and every other file")
-    return published
+
+        def look(revision: str) -> None:
+            tensors = read_back(release, repository, revision)
+            say(f"read back from {revision[:12]}: {tensors} tensors, and every other file")
+
+        return send(release, repository, dry_run=dry_run, look=look, say=say)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def adapter_release(
     return Release(
         [Local(path, content) for path, content in sorted(files.items())],
         card,
-        _OWNED,
+        _PLACES,
         f"{base.id}, fine-tuned by boost_qa ({kind})",
         f"Rows {run['data']['fingerprint']} of {data.id if data else Path(str(run['data']['dataset'])).name}",
     )

@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from boost_qa.cards.dataset import PLACE, TAG
-from boost_qa.contents import ALL
+from boost_qa.contents import ALL, SPLITS
 from boost_qa.errors import HubError, PublishError
 from boost_qa.export import content_digest, export
 from boost_qa.plan import find_run
@@ -23,7 +23,6 @@ from boost_qa.publish.send import Published, send
 from boost_qa.publish.upload import Say, megabytes
 
 _EXPORTED = re.compile(r"recipe\.yaml|data/[a-z_]+/[a-z]+-\d{5}-of-\d{5}\.parquet")
-_OWNED = re.compile(rf"{_EXPORTED.pattern}|\.boost_qa/.*")
 
 
 def publish_dataset(
@@ -48,11 +47,12 @@ def publish_dataset(
         release = dataset_release(folder, target.name)
         refuse_secrets(release.contents(), known=known_secrets(token=repository.token))
         say(f"{len(release.files)} files, {megabytes(sum(file.size for file in release.files))}")
-        published = send(release, repository, dry_run=dry_run, say=say)
-        if published.revision:
-            loaded = read_back(folder, target.name, published.revision, repository.token)
-            say(f"loaded back from {published.revision[:12]}: a row of {', '.join(loaded)}")
-    return published
+
+        def look(revision: str) -> None:
+            loaded = read_back(folder, target.name, revision, repository.token)
+            say(f"loaded back from {revision[:12]}: a row of {', '.join(loaded)}")
+
+        return send(release, repository, dry_run=dry_run, look=look, say=say)
 
 
 @contextmanager
@@ -78,11 +78,13 @@ def dataset_release(folder: Path, name: str) -> Release:
     card = (folder / CARD).read_text(encoding="utf-8")
     data = _front_matter(card)
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = "|".join(re.escape(info["config_name"]) for info in data["dataset_info"])
+    shards = rf"data/({names})/({'|'.join(SPLITS)})-[^/]*"
     dialogues = next(info["splits"] for info in data["dataset_info"] if info["config_name"] == ALL)
     return Release(
         [Local(path, folder / path) for path in paths if _EXPORTED.fullmatch(path)],
         card.replace(PLACE, name),
-        _OWNED,
+        re.compile(rf"recipe\.yaml|\.boost_qa/.*|{shards}"),
         f"{data.pretty_name}: {sum(split['num_examples'] for split in dialogues)} dialogues",
         f"{_digest(data)}\nMade with boost_qa: https://arxiv.org/abs/2506.02689",
     )

@@ -14,6 +14,7 @@ from boost_qa.publish.edits import merge
 
 CARD = "README.md"
 GENERATED = ".boost_qa/card.md"  # the card as we wrote it: what people changed since is seen against it
+FILES = ".boost_qa/files"  # the paths of the release, one a line: what the next one may remove
 
 
 class Remote(NamedTuple):
@@ -85,16 +86,18 @@ class Release:
     Args:
         files: all but the card.
         card: README.md as generated.
-        owned: paths that only releases write: those that this one lacks are removed.
+        places: paths where it may have files: what others wrote there before is in the way.
         title: first line of the commit message.
         description: the rest of it.
+        stale: paths that loaders would read as part of it: what is there and not in it is removed, whoever wrote it.
     """
 
     files: Sequence[Local]
     card: str
-    owned: re.Pattern[str]
+    places: re.Pattern[str]
     title: str
     description: str = ""
+    stale: re.Pattern[str] = re.compile(r"(?!)")  # nothing
 
     def contents(self) -> dict[str, Path | bytes]:
         """What is to be sent, by path; the card as generated."""
@@ -111,15 +114,22 @@ class Release:
             The files, and the passages of the card that people's text kept from being renewed.
         """
         merged = merge(generated, card, self.card)
-        cards = [Local(GENERATED, self.card.encode()), Local(CARD, merged.text.encode())]
-        return [*self.files, *cards], merged.kept
+        paths = sorted((*(file.path for file in self.files), GENERATED, FILES))
+        cards = {CARD: merged.text, GENERATED: self.card, FILES: "".join(f"{path}\n" for path in paths)}
+        return [*self.files, *(Local(path, text.encode()) for path, text in cards.items())], merged.kept
 
 
-def compare(files: Iterable[Local], there: Mapping[str, Remote], owned: re.Pattern[str]) -> Change:
-    """What has to change in a repository with the files `there`, so that it has `files`."""
+def compare(files: Iterable[Local], there: Mapping[str, Remote], earlier: Iterable[str] = ()) -> Change:
+    """What has to change in a repository with the files `there`, so that it has `files`.
+
+    Args:
+        files: what it should have.
+        there: what it has, by path.
+        earlier: paths that may be removed, if they are not among `files`.
+    """
     wanted = {file.path: file for file in files}
     added = [file for path, file in wanted.items() if path not in there]
     replaced = [file for path, file in wanted.items() if path in there and not file.is_there(there[path])]
-    removed = sorted(path for path in there if path not in wanted and owned.fullmatch(path))
+    removed = sorted({path for path in earlier if path in there} - wanted.keys())
     sent = [*added, *replaced]
     return Change(added, replaced, removed, len(wanted) - len(sent), sum(file.size for file in sent))

@@ -41,6 +41,7 @@ class Target:
         tag: for the commit of the release.
         private: whether a repository that is made is private; one that exists must be.
         pull_request: propose the release instead of committing it.
+        replace: whether files that something else wrote may be replaced and removed where they are in the way.
 
     Raises:
         PublishError: if they do not go together, or a name cannot be one.
@@ -52,6 +53,7 @@ class Target:
     tag: str | None = None
     private: bool = False
     pull_request: bool = False
+    replace: bool = False
 
     def __post_init__(self) -> None:
         if self.pull_request and self.tag:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete
@@ -10,7 +10,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from boost_qa.errors import BoostQAError, HubError, PublishError
 from boost_qa.publish.failures import AGAIN, explained
 from boost_qa.publish.patience import is_passing, status
-from boost_qa.publish.release import CARD, GENERATED, Change, Local, Release, compare
+from boost_qa.publish.release import CARD, FILES, GENERATED, Change, Local, Release, Remote, compare
 from boost_qa.publish.repository import Repository
 from boost_qa.publish.upload import Say, upload
 
@@ -35,27 +35,38 @@ class Published:
     kept: Sequence[str] = ()
 
 
-def send(release: Release, repository: Repository, *, dry_run: bool = False, say: Say = lambda text: None) -> Published:
+def send(
+    release: Release,
+    repository: Repository,
+    *,
+    dry_run: bool = False,
+    look: Callable[[str], None] = lambda revision: None,
+    say: Say = lambda text: None,
+) -> Published:
     """Make the repository have the release, by one commit on top of the head that it was compared with.
 
     Args:
         release: what to publish.
         repository: where; made if it is missing.
         dry_run: compare, and change nothing.
+        look: is given the revision once it has the release, before it gets its tag; may raise.
         say: is told what is going on.
 
     Raises:
-        PublishError: if the tag is another release's, or the Hub refuses.
+        PublishError: if the tag is another release's, the Hub refuses, or files of others are in the way.
         HubError: if the Hub fails on and on, or others always publish first.
     """
     if commit := repository.tagged():
-        return _released(release, repository, commit)
+        found = _released(release, repository, commit)
+        look(commit)
+        return found
     head = repository.head()
     if dry_run:
         return _compared(release, repository, head)[0]
     if head is None:
         repository.create()
     published = _committed(release, repository, say)
+    look(str(published.revision))
     repository.tag(str(published.revision))
     return published
 
@@ -93,16 +104,35 @@ def _committed(release: Release, repository: Repository, say: Say) -> Published:
             else:
                 raise
         else:
-            return _verified(plan, info, files, release, repository)
+            return _verified(plan, info, files, repository)
 
 
 def _compared(release: Release, repository: Repository, head: str | None) -> tuple[Published, list[Local]]:
     """What the release would change on top of `head`, and its files there."""
     there = repository.listing(head) if head else {}
-    card, generated = (repository.read(path, head) if head and path in there else None for path in (CARD, GENERATED))
+    card, generated, ours = (
+        repository.read(path, head) if head and path in there else None for path in (CARD, GENERATED, FILES)
+    )
     files, kept = release.beside(card, generated)
-    change = compare(files, there, release.owned)
+    earlier = _in_the_way(release, files, there, repository) if generated is None else (ours or "").splitlines()
+    change = compare(files, there, [*earlier, *filter(release.stale.fullmatch, there)])
     return Published(repository.url, None if change else head, change, kept), files
+
+
+def _in_the_way(
+    release: Release, files: Sequence[Local], there: Mapping[str, Remote], repository: Repository
+) -> list[str]:
+    """What else than a release of ours wrote at its places, if it may be replaced."""
+    wanted = {file.path: file for file in files}
+    foreign = sorted(path for path in there if release.places.fullmatch(path))
+    foreign = [path for path in foreign if path not in wanted or not wanted[path].is_there(there[path])]
+    if foreign and not repository.target.replace:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise PublishError(
+            f"{repository.url} has {foreign[0]}{more}, which no release of boost_qa wrote",
+            "Give another name. With --replace such files are replaced or removed; --dry-run --replace names them.",
+        )
+    return foreign
 
 
 def _released(release: Release, repository: Repository, commit: str) -> Published:
@@ -119,7 +149,7 @@ def _released(release: Release, repository: Repository, commit: str) -> Publishe
 def _proposed(files: Sequence[Local], release: Release, repository: Repository) -> Published | None:
     """The open pull request that has these files already, if there is one."""
     for url, revision in repository.proposals().items():
-        change = compare(files, repository.listing(revision), release.owned)
+        change = compare(files, repository.listing(revision))
         if not change:
             return Published(url, revision, change)
     return None
@@ -145,10 +175,8 @@ def _commit(
         return repository.commit([*additions.values(), *removals], release.title, release.description, head)
 
 
-def _verified(
-    plan: Published, info: CommitInfo, files: Sequence[Local], release: Release, repository: Repository
-) -> Published:
-    if missing := compare(files, repository.listing(info.oid), release.owned):
+def _verified(plan: Published, info: CommitInfo, files: Sequence[Local], repository: Repository) -> Published:
+    if missing := compare(files, repository.listing(info.oid), plan.change.removed):
         names = ", ".join([*(file.path for file in missing.sent), *missing.removed][:3])
         raise HubError(f"{repository.url}: commit {info.oid} is not as it was sent: {names}", AGAIN)
     return replace(plan, url=info.pr_url or plan.url, revision=info.pr_revision or info.oid)
