@@ -14,7 +14,7 @@ import datasets
 
 from boost_qa.choose_run import ChosenRun, chosen
 from boost_qa.config import ScenarioName
-from boost_qa.contents import ALL, ORIGINAL, Shard, survey
+from boost_qa.contents import ALL, ORIGINAL, STAR, Shard, survey
 from boost_qa.errors import RunError
 from boost_qa.register import NAME, code_hash
 from boost_qa.rows import FEATURES
@@ -52,11 +52,12 @@ class BoostQAConfig(datasets.BuilderConfig):  # type: ignore[misc]
 
 
 class BoostQA(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
-    """Dialogues of simulated teaching: `all` (default), one config per scenario, and the `original` records."""
+    """Dialogues of simulated teaching: `all` (default), one config per scenario, `star`, and the `original` records."""
 
     BUILDER_CONFIG_CLASS = BoostQAConfig
     BUILDER_CONFIGS: ClassVar = [
-        BoostQAConfig(name=name, version=datasets.Version(VERSION)) for name in (ALL, *get_args(ScenarioName), ORIGINAL)
+        BoostQAConfig(name=name, version=datasets.Version(VERSION))
+        for name in (ALL, *get_args(ScenarioName), STAR, ORIGINAL)
     ]
     DEFAULT_CONFIG_NAME = ALL
 
@@ -95,7 +96,7 @@ def load(
     """`load_dataset("boost_qa", config, ...)` without the name: the same rows from the same cache.
 
     Args:
-        config: `all`, a scenario, or `original`.
+        config: `all`, a scenario, `star`, or `original`.
         split: such as `train` or `train[:25%]`; all splits when not given.
         streaming: whether to read the run as rows are asked for, instead of preparing a cache.
         num_proc: processes that prepare the cache.

@@ -18,7 +18,7 @@ from boost_qa.rows import dialogue_row, original_row
 from boost_qa.run_folder import RunFolder
 from boost_qa.splits import validation_records
 
-ALL, ORIGINAL = "all", "original"
+ALL, ORIGINAL, STAR = "all", "original", "star"
 SPLITS = ("train", "validation")
 
 

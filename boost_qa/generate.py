@@ -6,16 +6,15 @@ is in the journal, and the scenarios are played again from both, so only the mis
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from boost_qa import models
+from boost_qa.bookkeeping import nested, row, session, speaking, used
 from boost_qa.config import AnalogicalReasoning, Debate, Embedded, Recipe
 from boost_qa.engines import Engine
 from boost_qa.errors import RunError
@@ -26,7 +25,7 @@ from boost_qa.progress import Progress
 from boost_qa.run_folder import RunFolder
 from boost_qa.runner import Finished, Job, Stats, run
 from boost_qa.scenarios import SCENARIOS
-from boost_qa.types import Dialogue, Record, digest
+from boost_qa.types import Dialogue, Record
 
 CALLS = {"error_correction": 3, "debate": 5, "analogical_reasoning": 3}
 
@@ -67,20 +66,20 @@ def generate(
             return folder
         if replay is not None and folder.journal.exists() and not before.get("replayed"):
             raise RunError(f"{folder.path} has a journal of its own", "Replay into a new --output.")
-        if engines is not None and (missing := set(_used(planned.recipe)) - set(engines)):
+        if engines is not None and (missing := set(used(planned.recipe)) - set(engines)):
             raise RunError(f"no engine for {', '.join(sorted(missing))}", "Give one for each model that a cast names.")
         lessons = prepare(folder, planned, progress)
         if replay is not None:
             engines = _recorded(RunFolder(replay), folder, lessons.manifest, planned.recipe)
         elif engines is None:
             engines = _engines(planned.recipe, progress)
-        _teach(folder, planned, lessons, engines, progress)
+        if planned.recipe.star:
+            from boost_qa.star_run import tailor
+
+            tailor(folder, planned, lessons, engines, progress)
+        else:
+            _teach(folder, planned, lessons, engines, progress)
     return folder
-
-
-def _used(recipe: Recipe) -> list[str]:
-    """The aliases of the models that the recipe's casts speak with."""
-    return sorted({agent.model for settings in recipe.scenarios.active().values() for _, agent in settings.cast})
 
 
 def _engines(recipe: Recipe, progress: Progress) -> dict[str, Engine]:
@@ -89,14 +88,14 @@ def _engines(recipe: Recipe, progress: Progress) -> dict[str, Engine]:
     from boost_qa.engines.openai import OpenAIEngine
 
     built: dict[str, Engine] = {}
-    for alias in _used(recipe):
+    for alias in used(recipe):
         name, settings = recipe.model_name(alias), recipe.models[alias]
         if name not in built:
             if isinstance(settings, Embedded):
                 built[name] = EmbeddedEngine(settings, models.resolve(settings.model, progress=progress.bytes))
             else:
                 built[name] = OpenAIEngine(settings)
-    return {alias: built[recipe.model_name(alias)] for alias in _used(recipe)}
+    return {alias: built[recipe.model_name(alias)] for alias in used(recipe)}
 
 
 def _recorded(source: RunFolder, folder: RunFolder, manifest: dict[str, Any], recipe: Recipe) -> dict[str, Engine]:
@@ -107,48 +106,32 @@ def _recorded(source: RunFolder, folder: RunFolder, manifest: dict[str, Any], re
     manifest["replayed"] = True  # written first: a journal that comes from elsewhere may be copied again
     folder.write_manifest(manifest)
     Journal.copy(source.journal, folder.journal)
-    return {alias: ReplayEngine(recorded.get(alias, {}).get("revision")) for alias in _used(recipe)}
+    return {alias: ReplayEngine(recorded.get(alias, {}).get("revision")) for alias in used(recipe)}
 
 
 def _teach(
     folder: RunFolder, planned: Plan, lessons: Lessons, engines: Mapping[str, Engine], progress: Progress
 ) -> None:
     recipe, manifest = planned.recipe, lessons.manifest
-    manifest["models"] = _models(recipe, engines, manifest["models"])
+    manifest["models"] = speaking(recipe, engines, manifest["models"])
     folder.write_manifest(manifest)
     by_name = {recipe.model_name(alias): engines[alias] for alias in manifest["models"]}
     facts = {recipe.model_name(alias): found for alias, found in manifest["models"].items()}
     jobs = [_job(record, scenario, planned, lessons.similar) for record, scenario in lessons.pairs]
     stats = Stats()
-    with Journal(folder.journal) as journal, folder.writing() as out, _session(folder, manifest, stats):
+    with Journal(folder.journal) as journal, folder.writing() as out, session(folder, manifest, stats):
         finished = run(jobs, by_name, journal, in_flight=recipe.runner.in_flight, seed=recipe.seed, stats=stats)
         with closing(finished):  # before the journal is closed, also when the loop below is interrupted
             for end in in_order(jobs, progress.follow(finished, jobs, stats)):
                 if end.result is not None:
-                    out.keep(_row(end.result, facts))
+                    out.keep(row(end.result, facts))
                 elif end.rejected is not None:
                     out.reject(end.job.record, end.job.scenario, end.rejected.reason, end.rejected.detail)
         manifest["usage"] = journal.usage()
     with folder.dialogues_file.open("rb") as file:
         manifest["dialogues_digest"] = hashlib.file_digest(file, "sha256").hexdigest()
-    manifest |= {"dialogues": _nested(out.kept), "rejected": _nested(out.refused), "finished": True}
+    manifest |= {"dialogues": nested(out.kept), "rejected": nested(out.refused), "finished": True}
     folder.write_manifest(manifest)
-
-
-@contextmanager
-def _session(folder: RunFolder, manifest: dict[str, Any], stats: Stats) -> Iterator[None]:
-    """Write into the manifest when models were asked, for how long and how much, however it ends."""
-    started, began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
-    try:
-        yield
-    finally:
-        requests = sum(model.requests for model in stats.models.values())
-        tokens = sum(model.completion_tokens for model in stats.models.values())
-        if requests:
-            seconds = round(time.monotonic() - began, 1)
-            session = {"started": started, "seconds": seconds, "requests": requests, "completion_tokens": tokens}
-            manifest["sessions"].append(session)
-            folder.write_manifest(manifest)
 
 
 def _job(record: Record, scenario: str, planned: Plan, similar: Mapping[str, Sequence[Record]]) -> Job[Dialogue]:
@@ -178,39 +161,3 @@ def in_order(jobs: Sequence[Job[Dialogue]], finished: Iterator[Finished[Dialogue
         while due and (ready := early.pop((due.record, due.scenario), None)):
             yield ready
             due = next(order, None)
-
-
-def _row(dialogue: Dialogue, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    turns = []
-    for turn in dialogue.turns:
-        row = dataclasses.asdict(turn)
-        model = facts.get(turn.model or "", {})
-        turns.append(row | {"model": model.get("model"), "revision": model.get("revision")})
-    return {
-        "id": digest(dialogue.record.id, dialogue.scenario),
-        "scenario": dialogue.scenario,
-        "record": dataclasses.asdict(dialogue.record),
-        "related": dataclasses.asdict(dialogue.related) if dialogue.related else None,
-        "turns": turns,
-        "usage": dataclasses.asdict(dialogue.usage),
-    }
-
-
-def _models(recipe: Recipe, engines: Mapping[str, Engine], known: Mapping[str, Any]) -> dict[str, Any]:
-    """What answers for each alias; a run never mixes two revisions of a model."""
-    found = {}
-    for alias in _used(recipe):
-        settings, engine = recipe.models[alias], engines[alias]
-        found[alias] = {"engine": settings.engine, "model": settings.model, "revision": engine.revision}
-        before = known.get(alias, {}).get("revision")
-        if before is not None and before != engine.revision:
-            what = f"model {settings.model!r} is now {engine.revision}, but this run was begun with {before}"
-            raise RunError(what, "Bring the old model back, or begin anew with another --output.")
-    return found
-
-
-def _nested(counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
-    nested: dict[str, dict[str, int]] = {}
-    for (outer, inner), count in sorted(counts.items()):
-        nested.setdefault(outer, {})[inner] = count
-    return nested

@@ -14,7 +14,8 @@ from importlib import metadata
 from typing import Any
 
 from boost_qa import models, sources
-from boost_qa.config import AnalogicalReasoning
+from boost_qa.config import AnalogicalReasoning, Recipe
+from boost_qa.contents import STAR
 from boost_qa.errors import RunError
 from boost_qa.plan import Plan
 from boost_qa.progress import Progress
@@ -80,10 +81,10 @@ def _begin(folder: RunFolder, planned: Plan, progress: Progress) -> dict[str, An
     recipe = planned.recipe
     progress.say("reading the sources")
     records, bad, facts = sources.read(recipe.sources, recipe.seed)
-    analogy = recipe.scenarios.active().get("analogical_reasoning")
     similar: dict[str, list[Record]] = {}
-    if isinstance(analogy, AnalogicalReasoning):
-        first = [record for record, scenario in _pairs(planned, records) if scenario == "analogical_reasoning"]
+    if analogy := _analogy(recipe):
+        taught_in = ("analogical_reasoning", STAR)
+        first = [record for record, scenario in _pairs(planned, records) if scenario in taught_in]
         similar = _neighbours(analogy, first, records, recipe.assign, progress)
     folder.write_recipe(recipe.model_dump(mode="json"))
     folder.write_records(records)
@@ -109,7 +110,17 @@ def _begin(folder: RunFolder, planned: Plan, progress: Progress) -> dict[str, An
 def _pairs(planned: Plan, records: Sequence[Record]) -> list[tuple[Record, str]]:
     recipe = planned.recipe
     shares = {scenario: settings.share for scenario, settings in recipe.scenarios.active().items()}
+    shares |= {STAR: 1.0} if recipe.star else {}
     return assign(records, shares, seed=recipe.seed, dialogues=recipe.dialogues, mode=recipe.assign)
+
+
+def _analogy(recipe: Recipe) -> AnalogicalReasoning | None:
+    """How analogies are looked for: as the scenario says, or the first agent pair that plays it."""
+    if recipe.star:
+        played = (pair.analogical_reasoning for pair in recipe.star.pairs.values())
+        return next((settings for settings in played if settings is not None), None)
+    settings = recipe.scenarios.active().get("analogical_reasoning")
+    return settings if isinstance(settings, AnalogicalReasoning) else None
 
 
 def _neighbours(

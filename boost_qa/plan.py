@@ -13,6 +13,7 @@ from boost_qa.config import Recipe
 from boost_qa.errors import RecipeError, RunError
 from boost_qa.recipe_file import load_recipe
 from boost_qa.run_folder import RunFolder
+from boost_qa.star_agents import pairs
 from boost_qa.types import digest
 
 
@@ -46,7 +47,10 @@ def plan(recipe: str | Path | Recipe = "demo", overrides: Sequence[str] = ()) ->
     elif overrides:
         remedy = "Give a file or a name, or change the Recipe itself."
         raise RecipeError(f"overrides {', '.join(overrides)} were given with a Recipe", remedy)
-    casts = {scenario: cast_for(recipe, scenario) for scenario in recipe.scenarios.active()}
+    if recipe.star:
+        casts = pairs.casts(recipe, recipe.star)
+    else:
+        casts = {scenario: cast_for(recipe, scenario) for scenario in recipe.scenarios.active()}
     return Plan(recipe, casts, digest(json.dumps([recipe.content(), _prompts(casts)], sort_keys=True)))
 
 

@@ -29,10 +29,16 @@ def portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
         _reduce(model, "tokenizer")
         _each(model, portable_model, "model")
         _each(model, portable_value, "extra_body", "revision")
-    for scenario in filter(None, whole["scenarios"].values()):
+    star = whole.get("star") or {}
+    _each(star, portable_model, "small", "large")
+    _each(star.get("bank") or {}, portable_model, "embedder")
+    pairs = [part for pair in star.get("pairs", {}).values() for part in pair.values() if isinstance(part, dict)]
+    for scenario in filter(None, (*whole["scenarios"].values(), *(part for part in pairs if "cast" in part))):
         _each(scenario, portable_model, "embedder")
         for agent in scenario["cast"].values():
             _reduce(agent, "prompt")
+    for agent in (*(part for part in pairs if "cast" not in part), *filter(None, [star.get("judge")])):
+        _reduce(agent, "prompt")
     return whole
 
 

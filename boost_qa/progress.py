@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -41,6 +41,7 @@ class Progress:
         )  # fmt: skip
         self.tasks: dict[str, object] = {}
         self.said: dict[str, float] = {}
+        self.begun: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> Progress:
         return self
@@ -72,6 +73,17 @@ class Progress:
         if total >= 1000 and (done == total or self._due("embedding")):
             self.say(f"embedded {done:,} of {total:,} questions")
 
+    def seeds(self, done: int, total: int, probabilities: Mapping[str, float]) -> None:
+        """Seed records tailored so far, and the pair that is drawn most."""
+        self.bars.stop()
+        now = time.monotonic()
+        begun, before = self.begun.setdefault("seeds", (now, done))
+        if done == total or self._due("seeds", anywhere=True):
+            best = max(probabilities, key=probabilities.__getitem__, default="")
+            left = f", {(now - begun) / (done - before) * (total - done):,.0f} s left" if before < done < total else ""
+            share = f"; {best} at {probabilities[best]:.0%}" if best else ""
+            self.say(f"{done:,} of {total:,} seed records{share}{left}")
+
     def follow(self, finished: Iterator[Finished[T]], jobs: Sequence[Job[T]], stats: Stats) -> Iterator[Finished[T]]:
         """Pass on what finishes and show how far the run is."""
         board = _Board(jobs, stats, self.console)
@@ -90,10 +102,10 @@ class Progress:
                 live.stop()
             self.say(board.line())
 
-    def _due(self, what: str) -> bool:
-        """Whether it is time for another line, where there is no terminal to draw on."""
+    def _due(self, what: str, anywhere: bool = False) -> bool:
+        """Whether it is time for another line, where there is no terminal to draw on, or `anywhere`."""
         now = time.monotonic()
-        if self.console.is_terminal or now - self.said.setdefault(what, now) < SECONDS_BETWEEN_LINES:
+        if (self.console.is_terminal and not anywhere) or now - self.said.setdefault(what, now) < SECONDS_BETWEEN_LINES:
             return False
         self.said[what] = now
         return True

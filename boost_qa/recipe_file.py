@@ -9,7 +9,7 @@ import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -118,16 +118,19 @@ def _locate(parts: Sequence[int | str]) -> tuple[str, list[str]]:
     dotted: list[str] = []
     level: list[type[BaseModel]] = [Recipe]
     known: list[str] = []
-    for place, part in enumerate(parts):
-        united = parts[0] in ("sources", "models")
-        if united and place == 2:  # pydantic puts the tag of a union ("openhermes") here; it is no key of the file
-            level = [cls for cls in level if part in _tags(cls)]
+    entry = tag = False
+    for part in parts:
+        if tag:  # pydantic puts the tag of a union ("openhermes") here; it is no key of the file
+            level, tag = [cls for cls in level if part in _tags(cls)], False
             continue
         dotted.append(str(part))
+        if entry:  # a position or a name that users chose
+            entry, tag = False, len(level) > 1
+            continue
         known = sorted({name for cls in level for name in cls.model_fields})
-        if not (united and place == 1):  # the entry's number or alias
-            fields = [cls.model_fields[str(part)] for cls in level if part in cls.model_fields]
-            level = [cls for field in fields for cls in _settings(field.annotation)]
+        kinds = [cls.model_fields[str(part)].annotation for cls in level if part in cls.model_fields]
+        level = [cls for kind in kinds for cls in _settings(kind)]
+        entry = any(get_origin(kind) in (tuple, dict) for kind in kinds)
     return ".".join(dotted), known
 
 

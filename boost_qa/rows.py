@@ -9,6 +9,14 @@ from datasets import Features, List, Value
 
 ROLES = {"human": "user", "gpt": "assistant"}
 _USAGE = {"requests": Value("int64"), "prompt_tokens": Value("int64"), "completion_tokens": Value("int64")}
+_CANDIDATE = {
+    "pair": Value("string"),
+    "ifd_small": Value("float64"),
+    "ifd_large": Value("float64"),
+    "judged": Value("float64"),
+    "score": Value("float64"),
+    "why": Value("string"),
+}
 
 FEATURES = Features(
     {
@@ -37,6 +45,9 @@ FEATURES = Features(
         "related_id": Value("string"),
         "related_source_id": Value("string"),
         "related_reference_answer": Value("string"),
+        "pair": Value("string"),
+        "score": Value("float64"),
+        "candidates": List(_CANDIDATE),
     }
 )
 
@@ -53,6 +64,9 @@ def dialogue_row(dialogue: Mapping[str, Any]) -> dict[str, Any]:
         related_id=related.get("id"),
         related_source_id=related.get("source_id"),
         related_reference_answer=related.get("answer"),
+        pair=dialogue.get("pair"),
+        score=dialogue.get("score"),
+        candidates=[{name: each[name] for name in _CANDIDATE} for each in dialogue.get("candidates", ())],
     )
 
 
@@ -81,5 +95,6 @@ def _row(id: str, scenario: str, record: Mapping[str, Any], turns: Any, **more: 
         "usage": dict.fromkeys(_USAGE, 0),
         "licence": record["licence"],
         "source_revision": record["revision"],
+        "candidates": [],
     }
     return row | more

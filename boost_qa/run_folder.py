@@ -8,9 +8,13 @@
     journal.sqlite    every request and its reply
     dialogues.jsonl   the finished dialogues, one a line, in the order of the records
     rejected.jsonl    the records that got none, with reasons
+    candidates.jsonl  of a star run: every candidate with its scores, one a line
+    history.jsonl     of a star run: what was drawn and chosen for each record, and the probabilities after it
+    report.json       of a star run: pairs, what the gap goes along with, and what other policies would have come to
+    *.png             of a star run: probabilities.png, scores.png and regret.png, the report in pictures
 
-`dialogues.jsonl` and `rejected.jsonl` appear when the run is finished, both whole; until then they
-grow under a `.part` name.
+`dialogues.jsonl` and those after it appear when the run is finished, all whole; until then they grow under a
+`.part` name.
 """
 
 from __future__ import annotations
@@ -77,6 +81,9 @@ class RunFolder:
         self.bad_rows_file = self.path / "bad_rows.jsonl"
         self.dialogues_file = self.path / "dialogues.jsonl"
         self.rejected_file = self.path / "rejected.jsonl"
+        self.candidates_file = self.path / "candidates.jsonl"
+        self.history_file = self.path / "history.jsonl"
+        self.report_file = self.path / "report.json"
 
     @property
     def finished(self) -> bool:
@@ -129,18 +136,14 @@ class RunFolder:
     @contextmanager
     def writing(self) -> Iterator[Writer]:
         """Write dialogues and rejected records; both files appear, whole, when the block ends well."""
-        files = (self.dialogues_file, self.rejected_file)
-        parts = [file.with_name(file.name + ".part") for file in files]
-        with ExitStack() as stack:
-            opened = [
-                stack.enter_context(part.open("w", buffering=1, encoding="utf-8", newline="\n")) for part in parts
-            ]
+        with self._growing(self.dialogues_file, self.rejected_file) as opened:
             yield Writer(*opened)
-            for written in opened:
-                written.flush()
-                os.fsync(written.fileno())
-        for part, file in zip(parts, files, strict=True):
-            part.replace(file)
+
+    @contextmanager
+    def writing_star(self) -> Iterator[tuple[TextIO, TextIO]]:
+        """Write candidates and history; both files appear, whole, when the block ends well."""
+        with self._growing(self.candidates_file, self.history_file) as (candidates, history):
+            yield candidates, history
 
     @contextmanager
     def lock(self, timeout: float = 0) -> Iterator[None]:
@@ -156,6 +159,20 @@ class RunFolder:
         except filelock.Timeout:
             remedy = "Wait for it, or give another folder with --output."
             raise RunError(f"another process is working in {self.path}", remedy) from None
+
+    @contextmanager
+    def _growing(self, *files: Path) -> Iterator[list[TextIO]]:
+        parts = [file.with_name(file.name + ".part") for file in files]
+        with ExitStack() as stack:
+            opened: list[TextIO] = [
+                stack.enter_context(part.open("w", buffering=1, encoding="utf-8", newline="\n")) for part in parts
+            ]
+            yield opened
+            for written in opened:
+                written.flush()
+                os.fsync(written.fileno())
+        for part, file in zip(parts, files, strict=True):
+            part.replace(file)
 
     def _manifest_or_empty(self) -> dict[str, Any]:
         try:

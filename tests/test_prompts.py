@@ -27,6 +27,11 @@ BLOCKS = {
     ("debate", "student_c"): {"question", "history", "answer"},
     ("analogical_reasoning", "teacher"): {"question", "reference"},
     ("analogical_reasoning", "student"): {"question", "history", "answer"},
+    # Star-Agents (methods, B1 and B2)
+    ("star", "instruct"): {"question"},
+    ("star", "respond"): {"question"},
+    ("star", "respond_from_reference"): {"question", "answer"},
+    ("star", "judge"): {"question", "answer_a", "answer_b"},
 }
 ROLES = sorted(BLOCKS)
 CASTS = {"error_correction": ErrorCorrectionCast, "debate": DebateCast, "analogical_reasoning": AnalogyCast}
@@ -55,7 +60,8 @@ def test_one_file_for_each_role_and_nothing_else():
         if file.name != "__pycache__"
     }
     assert files == {(scenario, f"{role}.yaml") for scenario, role in BLOCKS}
-    assert set(BLOCKS) == {(scenario, role) for scenario, cast in CASTS.items() for role in cast.model_fields}
+    classroom = {(scenario, role) for scenario, cast in CASTS.items() for role in cast.model_fields}
+    assert {(scenario, role) for scenario, role in BLOCKS if scenario != "star"} == classroom
 
 
 @pytest.mark.parametrize(("scenario", "role"), ROLES)

@@ -31,6 +31,7 @@ from boost_qa.config.sources import (
     Sample,
     SourceSettings,
 )
+from boost_qa.config.star import Bank, Pair, Star
 from boost_qa.config.strict import SECRET, Strict
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "AnalogyCast",
     "AnyModel",
     "AnySource",
+    "Bank",
     "Columns",
     "Debate",
     "DebateCast",
@@ -50,6 +52,7 @@ __all__ = [
     "OpenAI",
     "OpenHermes",
     "OrcaMath",
+    "Pair",
     "ProcQA",
     "ReasoningGym",
     "Recipe",
@@ -59,5 +62,6 @@ __all__ = [
     "ScenarioSettings",
     "Scenarios",
     "SourceSettings",
+    "Star",
     "Strict",
 ]

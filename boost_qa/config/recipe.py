@@ -1,14 +1,15 @@
-"""The recipe as a whole: sources, classroom and models together, and which of it is content."""
+"""The recipe as a whole: sources, classroom or agent pairs, and models together, and which of it is content."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from boost_qa.config.classroom import Scenarios
+from boost_qa.config.classroom import AgentSettings, ScenarioName, Scenarios
 from boost_qa.config.models import AnyModel
 from boost_qa.config.sources import AnySource
+from boost_qa.config.star import Star
 from boost_qa.config.strict import Strict
 
 _OF_SERVERS = frozenset(("base_url", "api_key_env", "concurrency", "timeout", "retries"))
@@ -38,6 +39,7 @@ class Recipe(Strict):
         "one", description="scenarios for each record: one by share, or all (UNKNOWN)"
     )
     scenarios: Scenarios = Scenarios()
+    star: Star | None = Field(None, description="agent pairs that compete (Star-Agents), in place of the scenarios")
     models: dict[str, AnyModel] = Field(min_length=1)
     layout: Literal["system_and_user", "user"] = Field(
         "system_and_user", description="where the role prompt goes (UNKNOWN); `user` for models without a system role"
@@ -53,6 +55,13 @@ class Recipe(Strict):
         clash = any(other.model == settings.model and other != settings for other in self.models.values())
         return f"{settings.model} ({alias})" if clash else settings.model
 
+    def agents(self) -> dict[str, AgentSettings]:
+        """Everybody who speaks, by key of the recipe."""
+        active = self.scenarios.active()
+        taught = {f"scenarios.{name}.cast.{role}": agent for name, each in active.items() for role, agent in each.cast}
+        paired = self.star.agents() if self.star else {}
+        return taught | {f"star.{key}": agent for key, agent in paired.items()}
+
     def content(self) -> dict[str, Any]:
         """The recipe without what cannot change a dialogue: addresses, slots, threads, splits, its own name."""
         content = self.model_dump(mode="json", exclude={"name", "validation"})
@@ -61,16 +70,30 @@ class Recipe(Strict):
                 del settings[name]
         return content
 
+    @model_serializer(mode="wrap")
+    def _without_an_empty_star(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """So that recipes of the classroom, with their digests and files, are what they were before there was one."""
+        dumped: dict[str, Any] = dump(self)
+        if dumped.get("star", self) is None:
+            del dumped["star"]
+        return dumped
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_scenarios_beside_star(cls, raw: Any) -> Any:
+        """Where agent pairs compete, the scenarios that every other recipe has by default are left out."""
+        if isinstance(raw, dict) and raw.get("star") is not None and raw.get("scenarios") is None:
+            return raw | {"scenarios": dict.fromkeys(get_args(ScenarioName))}
+        return raw
+
     @model_validator(mode="after")
     def _complete(self) -> Recipe:
         active = self.scenarios.active()
-        if not active:
+        if active and self.star:
+            raise ValueError("star and scenarios exclude each other: leave one of them out; pairs may play a scenario")
+        if not active and not self.star:
             raise ValueError("scenarios: none is left, give at least one a share above 0")
-        for scenario, settings in active.items():
-            for role, agent in settings.cast:
-                if agent.model not in self.models:
-                    known = ", ".join(self.models)
-                    raise ValueError(
-                        f"scenarios.{scenario}.cast.{role}.model: {agent.model!r} is not in models ({known})"
-                    )
+        for key, agent in self.agents().items():
+            if agent.model not in self.models:
+                raise ValueError(f"{key}.model: {agent.model!r} is not in models ({', '.join(self.models)})")
         return self
