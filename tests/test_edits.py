@@ -300,3 +300,14 @@ def test_a_row_that_people_put_beside_rows_that_are_new_stays_with_the_new_ones(
     rows = ["| *first* |", "| one | 10 |", "| two | 20 |", "| by hand | 7 |"]
     assert merged.text.split("\n")[5:9] == rows and merged.kept == []
     assert merge(ours, merged.text, ours).text == merged.text
+
+
+def test_configs_that_people_added_stay_beside_ours():
+    def card(*configs: str) -> str:
+        entries = "".join(f"- config_name: {name}\n  default: true\n" for name in configs)
+        return f"---\nconfigs:\n{entries}---\n# Card\n"
+
+    merged = merge(card("all", "debate"), card("all", "debate", "mine"), card("all", "star"))
+    found = yaml.safe_load(merged.text.split("---")[1])["configs"]
+    assert [each["config_name"] for each in found] == ["all", "star", "mine"]
+    assert [each.get("default") for each in found] == [True, True, None]

@@ -28,6 +28,7 @@ from hub_server import Fault, HubServer
 from huggingface_hub import DatasetCard, ModelCard
 
 from boost_qa.export import export
+from boost_qa.publish.results import find_results
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "hf_" + ("Planted" * 5)[:34]
@@ -467,7 +468,9 @@ def test_an_adapter_loads_back_to_the_same_logits(client, trained, tutor):
 def test_an_adapter_comes_with_all_that_it_takes(client, trained, tutor, data, tmp_path_factory):
     files = client.hub.files("model", TUTOR)
     ours = {path.name: path.read_bytes() for path in trained.folder.iterdir() if path.is_file()}
-    assert files.keys() == ours.keys() | {"README.md", "recipe.yaml", ".gitattributes", ".boost_qa/card.md"}
+    assert files.keys() == ours.keys() | {
+        "README.md", "recipe.yaml", ".gitattributes", ".boost_qa/card.md", ".boost_qa/files",
+    }  # fmt: skip
     changed = {name for name, content in ours.items() if files[name] != content}
     assert changed == {"adapter_config.json", "run.json"}
     config = json.loads(files["adapter_config.json"])
@@ -712,6 +715,21 @@ def test_results_are_published_and_go_with_the_release_that_had_them(client, tra
     after = client.hub.files("model", name)
     assert not ours & after.keys() and ".eval_results/theirs.yaml" in after
     assert card(client.hub, name).data.eval_results is None and "0.4375" not in card(client.hub, name).text
+
+
+def test_results_in_the_folder_are_those_of_this_model(at_home, tmp_path):
+    folder, said = shutil.copytree(at_home, tmp_path / "out"), list[str]()
+    content = json.loads(results(tmp_path / "x", 0.5).read_text())
+    for name, arguments in {
+        "results_1.json": f"pretrained=org/base,peft={folder}", "results_2.json": {"pretrained": "org/base"},
+        "results_3.json": {"pretrained": "org/base", "peft": "elsewhere/out"}, "results_4.json": "peft=another",
+    }.items():  # fmt: skip
+        (folder / name).write_text(json.dumps(content | {"config": {"model_args": arguments}}))
+    (folder / "results_summary.json").write_text("[]")
+    given = tmp_path / "x" / "results_2026.json"
+    found = find_results(folder, [given], said.append)
+    assert set(found) == {"results_2026.json", "results_1.json", "results_3.json"}
+    assert len(said) == 3 and all("--results takes it" in each for each in said)
 
 
 def test_results_of_the_same_name_are_not_mixed_up(client, trained, tmp_path):

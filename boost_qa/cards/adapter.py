@@ -143,7 +143,6 @@ def front_matter(repo_id: str, kind: Kind, base: Base, data: Data | None, scores
         license=licence,
         license_name=licence_name,
         license_link=licence_link,
-        language="en",
         datasets=[data.id] if data else None,
         tags=[*tags, "sft", "trl", TAG],
         eval_results=results or None,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from boost_qa.cards.licences import Licence, terms, together
 from boost_qa.cards.markup import Markup, code, environment
-from boost_qa.contents import ALL, ORIGINAL, Contents
+from boost_qa.config import ScenarioName
+from boost_qa.contents import ALL, ORIGINAL, STAR, Contents
 from boost_qa.portable import names_files, portable_model
 from boost_qa.rows import FEATURES
 
@@ -27,6 +28,7 @@ _MEANING = {
     "error_correction": "a weak student answers, a teacher hints at the mistake, a strong student solves it",
     "debate": "two students argue for one or two rounds, a third concludes",
     "analogical_reasoning": "a teacher explains, a student solves, and then solves a similar question",
+    STAR: "for each record the best of several agent pairs' samples, chosen by two scorer models and a judge",
     ORIGINAL: "the source records themselves, question and reference answer",
 }
 _COLUMNS = {
@@ -47,6 +49,9 @@ _COLUMNS = {
     "related_id": "the second record of an analogy",
     "related_source_id": "the source's own name for it",
     "related_reference_answer": "the source's answer to it",
+    "pair": "the agent pair whose sample was chosen (`star`)",
+    "score": "final score of that sample, from 0 to 1 (`star`)",
+    "candidates": "every candidate with its IFD by both scorers, the judge's verdict and its score (`star`)",
 }
 
 
@@ -172,13 +177,24 @@ def _type_name(feature: Any) -> str:
 
 def _agents(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     recipe = manifest["recipe"]
+    for scenario, role, agent in _speaking(recipe):
+        alias = agent["model"]  # what answers for it is in the manifest once a model was asked
+        answers = manifest["models"].get(alias, recipe["models"][alias])
+        known = {"model": portable_model(answers["model"]), "revision": answers.get("revision")}
+        yield {"scenario": scenario, "role": role, **agent, **known}
+
+
+def _speaking(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Scenario, role and settings of each agent."""
     for scenario, settings in recipe["scenarios"].items():
         if settings and settings["share"] > 0:
-            for role, agent in settings["cast"].items():
-                alias = agent["model"]  # what answers for it is in the manifest once a model was asked
-                answers = manifest["models"].get(alias, recipe["models"][alias])
-                known = {"model": portable_model(answers["model"]), "revision": answers.get("revision")}
-                yield {"scenario": scenario, "role": role, **agent, **known}
+            yield from ((scenario, role, agent) for role, agent in settings["cast"].items())
+    if star := recipe.get("star"):
+        yield STAR, "judge", star["judge"]
+        for name, pair in star["pairs"].items():
+            yield from ((f"{STAR}/{name}", role, pair[role]) for role in ("instruct", "respond") if pair[role])
+            casts = (pair[scenario]["cast"] for scenario in get_args(ScenarioName) if pair[scenario])
+            yield from ((f"{STAR}/{name}", role, agent) for cast in casts for role, agent in cast.items())
 
 
 def _kept(contents: Contents, rejected: Mapping[str, Mapping[str, int]]) -> Iterator[dict[str, Any]]:

@@ -98,7 +98,8 @@ def hub_results(scores: Sequence[Score]) -> list[EvalResult]:
 def eval_results_yaml(scores: Sequence[Score]) -> dict[str, str]:
     """Files for the Hub's evaluation results: path in the repository to YAML, one file for each task.
 
-    Only scores on datasets of the Hub are among them.
+    Only scores on datasets of the Hub are among them, and of each task the first metric: the Hub knows an entry by its
+    dataset and task alone. All others are in `model-index` and the card's table.
     """
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
@@ -114,7 +115,9 @@ def eval_results_yaml(scores: Sequence[Score]) -> dict[str, str]:
                 date=score.date,
                 notes=_notes(score),
             )
-            entries.setdefault(f".eval_results/{_slug(score.task)}.yaml", []).append(entry)
+            of_file = entries.setdefault(f".eval_results/{_slug(score.task)}.yaml", [])
+            if all((entry.dataset_id, entry.task_id) != (other.dataset_id, other.task_id) for other in of_file):
+                of_file.append(entry)
     return {
         path: yaml.safe_dump(eval_result_entries_to_yaml(of_task), sort_keys=False, allow_unicode=True)
         for path, of_task in sorted(entries.items())

@@ -19,8 +19,10 @@ from boost_qa.cards.training import need, ways
 from boost_qa.errors import BoostQAError, HubError, RunError
 from boost_qa.portable import last_name, portable_value
 from boost_qa.publish.base import check_fit, find_base, shapes
+from boost_qa.publish.patience import Patience
 from boost_qa.publish.release import Local, Release
 from boost_qa.publish.repository import Repository, Target
+from boost_qa.publish.results import find_results, measured
 from boost_qa.publish.secrets import known_secrets, refuse_secrets
 from boost_qa.publish.send import Published, send
 from boost_qa.publish.training_data import find_data
@@ -36,10 +38,6 @@ _PLACES = re.compile(rf"{_MODEL.pattern}|run\.json|recipe\.yaml|\.boost_qa/.*|\.
 _WHOLE = "Give the whole output_dir of a training."
 _CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
 _PLACE = re.compile(r"(path|file|dir)$")
-# Of a results file: not how the model was called there, nor what the machine is.
-_MEASURED = re.compile(
-    r"results|groups?|group_subtasks|configs|versions|n-shot|n-samples|higher_is_better|date|\w+_version"
-)
 
 
 def publish_adapter(
@@ -72,12 +70,13 @@ def publish_adapter(
     """
     folder = Path(folder).expanduser()
     run = read_run(folder)
-    repository = Repository(target)
+    repository = Repository(target, patience=Patience(say=say))
     repository.check()
     found = find_base(run, base, repository)
-    trained_on = find_data(run, dataset, repository)
+    trained_on = find_data(run, dataset, repository, say)
+    measurements = find_results(folder, results, say)
     with weights(folder, found, merged, repository) as (kind, source):
-        release = adapter_release(folder, source, target.name, kind, run, found, trained_on, results)
+        release = adapter_release(folder, source, target.name, kind, run, found, trained_on, measurements)
         refuse_secrets(release.contents(), known=known_secrets(token=repository.token))
         say(f"{len(release.files)} files, {megabytes(sum(file.size for file in release.files))}")
 
@@ -129,7 +128,7 @@ def adapter_release(
     run: Mapping[str, Any],
     base: Base,
     data: Data | None,
-    results: Sequence[Path],
+    results: Mapping[str, Path],
 ) -> Release:
     """The release of a training under a name on the Hub.
 
@@ -138,14 +137,13 @@ def adapter_release(
         source: holds the weights.
         name, kind, run, base, data, results: see `publish_adapter` and `cards.adapter.render`.
     """
-    found = _results(folder, results)
-    scores = read_scores(found.values())
+    scores = read_scores(results.values())
     config = _adapter_config(source, base) if kind == "adapter" else None
     files = {path.name: _content(path) for path in sorted(source.iterdir()) if _MODEL.fullmatch(path.name)}
     files |= {"loss.png": folder / "loss.png"} if (folder / "loss.png").is_file() else {}
     files |= {ADAPTER: _json(config)} if config else {}
     files |= {RUN: _json(_without_ways(run, run)), RECIPE: recipe_text(run, base, data).encode()}
-    files |= {f".boost_qa/evaluation/{name}": _measured(path) for name, path in found.items()}
+    files |= {f".boost_qa/evaluation/{name}": _json(measured(path)) for name, path in results.items()}
     # under a name that no other program's results have: a release removes those of the one before
     files |= {path.replace("/", "/boost_qa-", 1): text.encode() for path, text in eval_results_yaml(scores).items()}
     card = render(run, repo_id=name, kind=kind, base=base, data=data, scores=scores, adapter_config=config)
@@ -207,24 +205,6 @@ def read_back(release: Release, repository: Repository, revision: str) -> int:
                 raise HubError(f"published as {revision}, but {file.path} reads back otherwise", "Publish it again.")
             tensors += len(there)
     return tensors
-
-
-def _results(folder: Path, given: Sequence[Path]) -> dict[str, Path]:
-    """The results files in a training's folder and those given besides, by name."""
-    found = sorted({path.expanduser().resolve() for path in [*folder.rglob("results_*.json"), *given]})
-    by_name = {path.name: path for path in found}
-    if len(by_name) < len(found):
-        twice = next(path for path in found if by_name[path.name] != path)
-        raise RunError(f"{twice} and {by_name[twice.name]} have the same name", "Rename one of them, or leave it out.")
-    return by_name
-
-
-def _measured(file: Path) -> bytes:
-    content = {key: value for key, value in json.loads(file.read_bytes()).items() if _MEASURED.fullmatch(key)}
-    for task in content["configs"].values():
-        if isinstance(task, dict) and isinstance(task.get("metadata"), dict):  # has the model's arguments, too
-            task["metadata"] = {key: value for key, value in task["metadata"].items() if key == "version"}
-    return _json(portable_value(content))
 
 
 def _read(file: Path) -> dict[str, Any]:

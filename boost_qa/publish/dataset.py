@@ -16,6 +16,7 @@ from boost_qa.contents import ALL, SPLITS
 from boost_qa.errors import HubError, PublishError
 from boost_qa.export import content_digest, export
 from boost_qa.plan import find_run
+from boost_qa.publish.patience import Patience
 from boost_qa.publish.release import CARD, Local, Release
 from boost_qa.publish.repository import Repository, Target
 from boost_qa.publish.secrets import known_secrets, refuse_secrets, without
@@ -41,7 +42,7 @@ def publish_dataset(
         RunError: if there is no such run, or it is not finished.
         HubError: if the Hub fails; the repository is as it was, or has the whole release.
     """
-    repository = Repository(target)
+    repository = Repository(target, patience=Patience(say=say))
     repository.check()
     with exported(source) as folder:
         release = dataset_release(folder, target.name)

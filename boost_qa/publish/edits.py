@@ -20,7 +20,7 @@ import yaml
 OWNED = frozenset(
     (
         *("configs", "dataset_info", "size_categories", "base_model", "base_model_relation", "library_name"),
-        *("datasets", "model-index"),
+        "model-index",
     )
 )
 """Keys of the YAML that say what the release is, so people's changes of them do not last."""
@@ -63,9 +63,10 @@ class _Change(NamedTuple):
 def merge(base: str | None, theirs: str | None, ours: str) -> Merged:
     """The card to publish. Merging its result again changes nothing: `merge(ours, text, ours).text == text`.
 
-    YAML, by key: those in `OWNED` are ours. Another one is ours unless people changed, added or removed it; of lists
-    of plain values, what people added to them and took out of them is done to ours. YAML that was merged is written
-    anew, without its comments; YAML that is as one side has it keeps that side's text.
+    YAML, by key: those in `OWNED` are ours, with the configs that people added under other names. Another one is ours
+    unless people changed, added or removed it; what people added to lists of plain values and took out of them is done
+    to ours. YAML that was merged is written anew, without its comments; YAML that is as one side has it keeps that
+    side's text.
 
     Body: a passage that one side changed is that side's. What people only put before or after lines that changed here
     is put there again; where both inserted at one place, theirs comes first. Where both changed the same lines, theirs
@@ -175,6 +176,8 @@ def _merge_yaml(base: _Card | None, theirs: _Card, ours: _Card) -> tuple[str, li
 
 def _merge_values(key: Any, was: Any, on_hub: Any, now: Any) -> tuple[Any, bool]:
     """The value of one key, and whether both changed it and people's is taken."""
+    if key in ("configs", "dataset_info"):
+        return _merge_configs(was, on_hub, now), False
     if key in OWNED:
         return (on_hub if now is _GONE and was is _GONE else now), False
     if on_hub in (was, now):
@@ -191,6 +194,15 @@ def _merge_lists(was: list[Any], on_hub: list[Any], now: list[Any]) -> list[Any]
     """What is now, less what people took out, and then what they added."""
     left = [item for item in now if item in on_hub or item not in was]
     return list(dict.fromkeys(left + [item for item in on_hub if item not in was]))
+
+
+def _merge_configs(was: Any, on_hub: Any, now: Any) -> Any:
+    """Ours, and those that people added under names of their own; the default one is ours."""
+    if not isinstance(now, list):
+        return on_hub if now is _GONE and was is _GONE else now
+    known = {str(each.get("config_name")) for side in (was, now) for each in _listed(side) if isinstance(each, dict)}
+    added = [each for each in _listed(on_hub) if isinstance(each, dict) and str(each.get("config_name")) not in known]
+    return now + [{key: value for key, value in each.items() if key != "default"} for each in added]
 
 
 def _listed(value: Any) -> list[Any]:

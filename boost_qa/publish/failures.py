@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx2
 from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from boost_qa.errors import BoostQAError, HubError, PublishError
@@ -46,6 +47,8 @@ def explain(error: Exception, endpoint: str, url: str) -> BoostQAError | None:
         return PublishError("HF_HUB_OFFLINE is set, so that nothing can be published", "Unset it.")
     if isinstance(error, LocalTokenNotFoundError):
         return PublishError(f"no token for {endpoint}", log_in(endpoint))
+    if isinstance(error, httpx2.UnsupportedProtocol):
+        return PublishError(f"{endpoint} is no address of a Hub", "HF_ENDPOINT begins with https:// or http://.")
     if is_passing(error):
         return HubError(f"{endpoint} fails: {said}", AGAIN)
     if isinstance(error, ValueError) and "metadata in README.md" in str(error):

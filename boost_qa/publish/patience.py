@@ -28,6 +28,7 @@ class Patience:
     first: float = 1.0
     longest: float = 60.0
     sleep: Callable[[float], None] = time.sleep
+    say: Callable[[str], None] = lambda text: None
 
     def run(self, call: Callable[[], T]) -> T:
         """What `call` returns; it is called again while its failure is one that passes."""
@@ -45,7 +46,10 @@ class Patience:
         """Wait after try number `tries` (from 1) ended in `error`; longer than asked, so that not all come at once."""
         asked = _asked(error)
         seconds = min(self.first * 2 ** (tries - 1), self.longest) if asked is None else min(asked, _WINDOW)
-        self.sleep(seconds * (1 + random.random() / 2))
+        seconds *= 1 + random.random() / 2
+        if seconds >= 1:
+            self.say(f"{str(error).strip().partition(chr(10))[0] or type(error).__name__}; again in {seconds:,.0f} s")
+        self.sleep(seconds)
 
 
 def status(error: BaseException) -> int | None:
@@ -60,10 +64,9 @@ def is_passing(error: BaseException) -> bool:
     if code is not None:  # the client wraps what storage answers, and only that, in a RuntimeError
         return code in _PASSING or (isinstance(error, RuntimeError) and code in _ADDRESS_GONE)
     lost = (httpx2.TransportError, json.JSONDecodeError, ConnectionError, TimeoutError)  # JSON: a proxy's page of HTML
+    never = (OfflineModeIsEnabled, httpx2.UnsupportedProtocol)
     chain = list(_chain(error))
-    return any(isinstance(each, lost) for each in chain) and not any(
-        isinstance(each, OfflineModeIsEnabled) for each in chain
-    )
+    return any(isinstance(each, lost) for each in chain) and not any(isinstance(each, never) for each in chain)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -220,7 +220,9 @@ class Repository:
 
     def _user(self) -> tuple[str, list[str]]:
         """Name of the user, and the namespaces that are the user's."""
-        known = self._do(lambda: self.api.whoami(cache=True))
+        with explained(self.api.endpoint, self.url, self.token):  # of the first request one may think it in vain
+            patience = replace(self.patience, attempts=min(self.patience.attempts, 5))
+            known = patience.run(lambda: self.api.whoami(cache=True))
         user = str(known["name"])
         if known.get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise PublishError(f"the token of {user} may only read", log_in(self.api.endpoint))

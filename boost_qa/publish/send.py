@@ -99,7 +99,6 @@ def _committed(release: Release, repository: Repository, say: Say) -> Published:
                 repository.patience.pause(1, cause)
             elif is_passing(cause) and failed + 1 < repository.patience.attempts:
                 failed += 1
-                say(f"{error.what}; trying again")
                 repository.patience.pause(failed, cause)
             else:
                 raise

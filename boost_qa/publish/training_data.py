@@ -10,17 +10,19 @@ from typing import Any
 from boost_qa.cards.adapter import Data
 from boost_qa.errors import BoostQAError, PublishError
 from boost_qa.publish.repository import Repository, Target
+from boost_qa.publish.upload import Say
 
 _ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 
 
-def find_data(run: Mapping[str, Any], given: str | None, hub: Repository) -> Data | None:
+def find_data(run: Mapping[str, Any], given: str | None, hub: Repository, say: Say = lambda text: None) -> Data | None:
     """The dataset of a finished training, as the Hub has it; None if it is one of this machine.
 
     Args:
         run: its run.json.
         given: ID or ID@REVISION, where run.json names a local one.
-        hub: any repository of that Hub.
+        hub: where the model is published.
+        say: is told why a dataset that run.json names is left out.
 
     Raises:
         PublishError: if there is no such dataset, or its rows are not those that were trained on.
@@ -30,7 +32,7 @@ def find_data(run: Mapping[str, Any], given: str | None, hub: Repository) -> Dat
     named, at = str(facts["dataset"]), facts["revision"]
     if not given:
         # what lay on the machine of the training has no revision; a folder of that name may be here by chance
-        return Data(named, at) if at and _ID.fullmatch(named) else None
+        return _named(named, at, hub, say) if at and _ID.fullmatch(named) else None
     id, _, revision = given.partition("@")
     info = Repository(Target(id, "dataset"), hub.api, hub.patience).info(revision or None)
     if info is None:
@@ -38,6 +40,17 @@ def find_data(run: Mapping[str, Any], given: str | None, hub: Repository) -> Dat
     if (named, at) not in ((id, info.sha), (info.id, info.sha)):
         _check_rows(run, id, str(info.sha))
     return Data(info.id, info.sha)  # by the name that it has now
+
+
+def _named(id: str, revision: str, hub: Repository, say: Say) -> Data | None:
+    """The dataset that was trained on, unless the card would name what its readers cannot see."""
+    info, model = Repository(Target(id, "dataset"), hub.api, hub.patience).info(revision), hub.info()
+    private = hub.target.private if model is None else bool(model.private)
+    if info is None or (info.private and not private):
+        why = "is private" if info else "is not on this Hub (any more)"
+        say(f"the dataset {id} {why}, so the card does not name it")
+        return None
+    return Data(info.id, revision)
 
 
 def _check_rows(run: Mapping[str, Any], id: str, revision: str) -> None:
