@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -54,6 +55,8 @@ def summary(folder: RunFolder) -> RenderableType:
         for scenario, reason, count in reasons:
             why.add_row(scenario, Text(reason), str(count))
         parts.append(why)
+    if folder.report_file.is_file():
+        parts.append(agent_pairs(json.loads(folder.report_file.read_text(encoding="utf-8"))["pairs"]))
     bad = sum(count for source in manifest["sources"] for count in source["bad"].values())
     usage, sessions = manifest["usage"], manifest["sessions"]
     seconds = sum(session["seconds"] for session in sessions)
@@ -67,6 +70,24 @@ def summary(folder: RunFolder) -> RenderableType:
     )
     parts.append(Text(cost, no_wrap=True, overflow="ignore"))  # not wrapped, so that the path can be copied
     return Group(*parts)
+
+
+def agent_pairs(pairs: Mapping[str, Mapping[str, Any]]) -> RenderableType:
+    """The agent pairs of a star run, from its report; the rest of that is in the run folder."""
+    table = Table(title="agent pairs (more in report.json)", title_style="bold", header_style="dim")
+    for name in ("pair", "drawn", "chosen", "probability", "mean score", "without a score"):
+        table.add_column(name, justify="left" if name in ("pair", "without a score") else "right")
+    for name, pair in pairs.items():
+        share, score = pair["probability"], pair["mean_score"]
+        table.add_row(
+            name,
+            "base" if pair["base"] else f"{pair['drawn']:,}",
+            f"{pair['chosen']:,}",
+            "" if share is None else f"{share:.3f}",
+            "" if score is None else f"{score:.3f}",
+            Text(", ".join(f"{why} ({count:,})" for why, count in pair["unscored"].items())),
+        )
+    return table
 
 
 def browse(
