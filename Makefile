@@ -30,9 +30,10 @@ train-demo: $(VENV)/installed
 		--dataset_recipe $(RECIPE) --output_dir adapters/smollm2-135m-$(RECIPE)
 	$(BIN)/python examples/before_and_after.py adapters/smollm2-135m-$(RECIPE)
 
-# one thread for torch: with more, its tiny matrices wait for each other where other processes work
+# one thread for torch: with more, its tiny matrices wait for each other where other processes work; a file's tests
+# share what they make, so a file stays with one process
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

@@ -64,7 +64,7 @@ def generate(
     from boost_qa.summary import summary
 
     folder = run(recipe, output, overrides=overrides or (), replay=replay, show=not quiet)
-    console.print(summary(folder))
+    console.print(summary(folder), crop=False)  # paths are longer than lines
 
 
 @app.command()
@@ -149,6 +149,34 @@ def merge(
     from boost_qa.train.merge import merge as write
 
     _print(f"written: {write(adapter, output, base=base, dtype=dtype)}")
+
+
+@app.command()
+def score(
+    dataset: Annotated[str, typer.Argument(help="a folder or file (JSON, CSV, Parquet), or a dataset on the Hub")],
+    small: Annotated[str, typer.Option(help="model: a folder, a GGUF file, a name of `models`, or ID[@REVISION]")],
+    large: Annotated[str | None, typer.Option(help="a second model; both are in memory, 2 or 4 bytes a weight")] = None,
+    config: Annotated[str | None, typer.Option(help="config on the Hub; of a local dataset, give its folder")] = None,
+    split: str = "train",
+    revision: Annotated[str | None, typer.Option(help="of a dataset on the Hub")] = None,
+    columns: Annotated[str | None, typer.Option(help="prompt=A,answer=B (prompt=A+C for two) or messages=D")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to write, or to go on in")] = Path("scored"),
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="only the first so many rows")] = None,
+    template: Annotated[Literal["plain", "chat"], typer.Option(help="what stands before an answer")] = "plain",
+    max_tokens: Annotated[int, typer.Option(min=32, help="of prompt and answer")] = 2048,
+    too_long: Annotated[Literal["cut", "skip"], typer.Option(help="what becomes of longer rows")] = "cut",
+    device: Annotated[str | None, typer.Option(help="of torch")] = None,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Score answers by how much their prompts help a small and a large model to predict them (IFD, and the gap)."""
+    from boost_qa.progress import Progress
+    from boost_qa.score import Settings, shown
+    from boost_qa.score import score as run
+
+    options = {"template": template, "max_tokens": max_tokens, "too_long": too_long, "device": device}
+    settings = Settings(dataset, small, large, config, split, revision, columns, limit, options)
+    console.print(shown(run(settings, output, Progress(show=not quiet).say)))
+    _print(f"written: {output}")
 
 
 @publish.command("dataset")
