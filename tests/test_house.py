@@ -56,6 +56,13 @@ FLOORS = {
     "plan": 4,
     "lessons": 4,
     "generate": 4,
+    "star_run": 4,
+    "star_report": 4,
+    "star_signal": 4,
+    "star_policies": 4,
+    "star": 4,
+    "score": 4,
+    "bookkeeping": 4,
     "rows": 4,
     "splits": 4,
     "contents": 4,
@@ -79,13 +86,13 @@ TRAIN = {module for module in MODULES if module.startswith("boost_qa.train")}
 
 # Packages that take seconds to import, and the modules that may import them at all.
 HEAVY = {
-    "torch": TRAIN | {"boost_qa.models.trainable"},
-    "transformers": TRAIN | {"boost_qa.retrieval", "boost_qa.models.trainable"},
+    "torch": TRAIN | {"boost_qa.models.trainable", "boost_qa.star_agents.scorer"},
+    "transformers": TRAIN | {"boost_qa.retrieval", "boost_qa.models.trainable", "boost_qa.star_agents.scorer"},
     "trl": TRAIN,
     "peft": TRAIN,
     "accelerate": TRAIN,
     "bitsandbytes": TRAIN,
-    "matplotlib": {"boost_qa.train.report"},
+    "matplotlib": {"boost_qa.train.report", "boost_qa.star_report"},
     "sentence_transformers": {"boost_qa.retrieval"},
     "openvino": {"boost_qa.engines.embedded_process"},
     "openvino_genai": {"boost_qa.engines.embedded_process"},
@@ -95,7 +102,7 @@ HEAVY = {
     "tokenizers": {"boost_qa.engines.chat", "boost_qa.models.prepare", "boost_qa.models.trainable"},
     "datasets": TRAIN
     | {"boost_qa.builder", "boost_qa.cards.dataset", "boost_qa.register", "boost_qa.rows", "boost_qa.sources.hub"}
-    | {"boost_qa.publish.dataset"},
+    | {"boost_qa.publish.dataset", "boost_qa.score"},
 }
 # The words floor and what a recipe needs must not even import `datasets`.
 LIGHT = ("types errors config recipe_file prompts agents scenarios engines journal run_folder runner models plan "
