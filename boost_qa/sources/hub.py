@@ -51,7 +51,7 @@ def hub_files(repo: str, revision: str | None, config: str | None, split: str) -
         raise SourceError(f"{repo}: cannot be read from the Hub: {error}", remedy) from error
     splits: dict[str, list[str]] = dict(builder.config.data_files or {})
     if split not in splits:
-        known = ", ".join(splits) or "none"
+        known = ", ".join(map(str, splits)) or "none"
         raise SourceError(f"{repo}: no split {split!r}", f"Set split to one of: {known}.")
     filesystem = HfFileSystem()
     names = sorted(url.split(f"@{commit}/", 1)[1] for url in splits[split])
