@@ -154,7 +154,7 @@ def merge(
 @app.command()
 def score(
     dataset: Annotated[str, typer.Argument(help="a folder or file (JSON, CSV, Parquet), or a dataset on the Hub")],
-    small: Annotated[str, typer.Option(help="model: a folder, a GGUF file, a name of `models`, or ID[@REVISION]")],
+    small: Annotated[str, typer.Option(help="model: a folder, a GGUF file, a name of `models`, ID or ID@REVISION")],
     large: Annotated[str | None, typer.Option(help="a second model; both are in memory, 2 or 4 bytes a weight")] = None,
     config: Annotated[str | None, typer.Option(help="config on the Hub; of a local dataset, give its folder")] = None,
     split: str = "train",
