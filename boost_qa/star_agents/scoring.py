@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import threading
 from typing import TYPE_CHECKING
 
 from boost_qa.errors import EngineError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from boost_qa.star_agents.scorer import Scorer
 
 _ROLES = {"human": "user", "gpt": "assistant"}
+_LOADING = threading.Lock()  # while one loads, transformers makes the tensors of every thread without content
 _ASIS = Sampling(temperature=0.0, max_tokens=1)  # nothing is drawn
 
 
@@ -59,9 +61,7 @@ class ScoringEngine:
 
     async def open(self) -> None:
         """Load the model. Raises ModelError if it cannot be had or is no causal language model."""
-        from boost_qa.star_agents.scorer import Scorer
-
-        self._scorer = await asyncio.to_thread(Scorer, self.name)
+        self._scorer = await asyncio.to_thread(_load, self.name)
 
     async def ask(self, call: Call) -> Reply:
         """Raises EngineError if the engine is not open, or the model fails."""
@@ -99,6 +99,13 @@ class ScoringEngine:
     def _replies(self, calls: list[Call]) -> list[Reply]:
         assert self._scorer is not None
         return [_reply(found) for found in self._scorer.score([call.request.messages for call in calls])]
+
+
+def _load(name: str) -> Scorer:
+    from boost_qa.star_agents.scorer import Scorer
+
+    with _LOADING:
+        return Scorer(name)
 
 
 def _reply(found: Likelihood | Skipped) -> Reply:
