@@ -567,9 +567,8 @@ def test_edits_of_people_survive_and_figures_are_new(place: Place, tmp_path: Pat
         with exported(tmp_path / f"run{n}") as folder:
             release = dataset_release(folder, place.name)
             contents = {file.path: Path(str(file.content)).read_bytes() for file in release.files}
-        return Release(
-            [Local(*each) for each in contents.items()], release.card, release.places, release.title, release.description
-        )
+        files = [Local(*each) for each in contents.items()]
+        return Release(files, release.card, release.places, release.title, release.description, release.stale)
 
     first, second = export(12), export(18)
     assert first.card != second.card and place.name in second.card
