@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from boost_qa.config import AgentSettings, Recipe
 from boost_qa.errors import Rejected
 from boost_qa.prompts import Prompt, load_prompt
-from boost_qa.types import Message, Reply, Request, Sampling, Turn, Usage
+from boost_qa.types import Message, Record, Reply, Request, Sampling, Turn, Usage
+
+Accepts = Callable[[Record, str], Coroutine[Any, Any, str | None]]
+"""Why a reply about a record is to be asked for again, or None; raises Rejected where that would not help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
     """Someone who speaks in a scenario (MASTER, section 3.1: a model plus a role- and phase-specific prompt).
 
-    `attempts` is how often an unusable reply is asked for in all; each is a sample of its own.
+    `attempts` is how often an unusable reply is asked for in all; each is a sample of its own. `accepts` looks at
+    what would be usable.
     """
 
     role: str
@@ -27,9 +31,13 @@ class Agent:
     attempts: int = 3
     layout: Literal["system_and_user", "user"] = "system_and_user"
     language: str = "English"
+    accepts: Accepts | None = None
 
-    async def say(self, side: Literal["human", "gpt"], **blocks: str) -> Turn:
+    async def say(self, side: Literal["human", "gpt"], about: Record | None = None, **blocks: str) -> Turn:
         """Speak once, having been shown `blocks`; `side` is the ShareGPT speaker of the line.
+
+        Args:
+            about: the record whose reference answer the reply is held against, if this agent's are.
 
         Raises:
             Rejected: if the prompt could not be asked, or no attempt gave a usable reply.
@@ -39,9 +47,10 @@ class Agent:
         for _ in range(self.attempts):
             reply = await request
             usage += Usage(1, reply.prompt_tokens, reply.completion_tokens)
-            why = fault(reply, self.prompt)
+            why, text = fault(reply, self.prompt), reply.text.strip()
+            if why is None and self.accepts is not None and about is not None:
+                why = await self.accepts(about, text)
             if why is None:
-                text = reply.text.strip()
                 return Turn(self.role, side, text, self.model, self.sampling.temperature, self.prompt.digest, usage)
             if why == "refused":
                 raise Rejected(f"{self.role}: refused", reply.text)

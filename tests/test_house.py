@@ -49,6 +49,7 @@ FLOORS = {
     "prompts": 2,
     "retrieval": 2,
     # the method
+    "checks": 3,
     "scenarios": 3,
     "sources": 3,
     "star_agents": 3,

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from boost_qa.config.checks import Checks
 from boost_qa.config.classroom import AgentSettings, ScenarioName, Scenarios
 from boost_qa.config.models import AnyModel
 from boost_qa.config.sources import AnySource
@@ -40,6 +41,7 @@ class Recipe(Strict):
     )
     scenarios: Scenarios = Scenarios()
     star: Star | None = Field(None, description="agent pairs that compete (Star-Agents), in place of the scenarios")
+    checks: Checks | None = Field(None, description="what is looked at in each dialogue, and what makes it leave")
     models: dict[str, AnyModel] = Field(min_length=1)
     layout: Literal["system_and_user", "user"] = Field(
         "system_and_user", description="where the role prompt goes (UNKNOWN); `user` for models without a system role"
@@ -60,7 +62,12 @@ class Recipe(Strict):
         active = self.scenarios.active()
         taught = {f"scenarios.{name}.cast.{role}": agent for name, each in active.items() for role, agent in each.cast}
         paired = self.star.agents() if self.star else {}
-        return taught | {f"star.{key}": agent for key, agent in paired.items()}
+        judging = self.checks.agents() if self.checks else {}
+        return (
+            taught
+            | {f"star.{key}": agent for key, agent in paired.items()}
+            | {f"checks.{key}": agent for key, agent in judging.items()}
+        )
 
     def content(self) -> dict[str, Any]:
         """The recipe without what cannot change a dialogue: addresses, slots, threads, splits, its own name."""
@@ -71,12 +78,10 @@ class Recipe(Strict):
         return content
 
     @model_serializer(mode="wrap")
-    def _without_an_empty_star(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """So that recipes of the classroom, with their digests and files, are what they were before there was one."""
+    def _without_what_is_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """So that recipes without it, with their digests and files, are what they were before there was any."""
         dumped: dict[str, Any] = dump(self)
-        if dumped.get("star", self) is None:
-            del dumped["star"]
-        return dumped
+        return {key: value for key, value in dumped.items() if key not in ("star", "checks") or value is not None}
 
     @model_validator(mode="before")
     @classmethod
@@ -93,7 +98,14 @@ class Recipe(Strict):
             raise ValueError("star and scenarios exclude each other: leave one of them out; pairs may play a scenario")
         if not active and not self.star:
             raise ValueError("scenarios: none is left, give at least one a share above 0")
+        if self.star and self.checks:
+            raise ValueError("checks go with scenarios; check a finished star run with `boost-qa check`")
+        if self._moves() and (self.assign == "all" or "debate" not in active):
+            raise ValueError("checks.answers.weak_right: records can only move to a debate, with `assign: one`")
         for key, agent in self.agents().items():
             if agent.model not in self.models:
                 raise ValueError(f"{key}.model: {agent.model!r} is not in models ({', '.join(self.models)})")
         return self
+
+    def _moves(self) -> bool:
+        return bool(self.checks and self.checks.answers and self.checks.answers.weak_right == "move")

@@ -42,8 +42,10 @@ async def analogical_reasoning(
         "teacher", "human", record.question + separator + explanation.text,
         explanation.model, explanation.temperature, explanation.prompt_digest, explanation.usage,
     )  # fmt: skip
-    first = await cast["student"].say("gpt", question=posed.text, answer=record.answer, history="")
+    first = await cast["student"].say("gpt", about=record, question=posed.text, answer=record.answer, history="")
     recalled = f"EARLIER QUESTION\n{record.question}\n\nYOUR ANSWER TO IT\n{first.text}\n\n" if student_recalls else ""
     again = Turn("question", "human", bridge + other.question)
-    second = await cast["student"].say("gpt", question=other.question, answer=other.answer, history=recalled)
+    second = await cast["student"].say(
+        "gpt", about=other, question=other.question, answer=other.answer, history=recalled
+    )
     return Dialogue(record, "analogical_reasoning", (posed, first, again, second), other)

@@ -19,9 +19,8 @@ async def debate(record: Record, cast: Cast, rng: Random, rounds: Sequence[int] 
         said.append(await cast["student_a"].say("gpt", question=record.question, history=minutes(said)))
         said.append(await cast["student_b"].say("human", question=record.question, history=minutes(said)))
     # after B, a `human` line, the closing line is a `gpt` line: the sides keep alternating
-    said.append(
-        await cast["student_c"].say("gpt", question=record.question, history=minutes(said), answer=record.answer)
-    )
+    closing = {"question": record.question, "history": minutes(said), "answer": record.answer}
+    said.append(await cast["student_c"].say("gpt", about=record, **closing))
     return Dialogue(record, "debate", tuple(said))
 
 

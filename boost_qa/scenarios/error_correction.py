@@ -14,9 +14,10 @@ async def error_correction(record: Record, cast: Cast, rng: Random) -> Dialogue:
     Only the teacher and the strong student see the reference answer.
     """
     question = Turn("question", "human", record.question)
-    attempt = await cast["weak_student"].say("gpt", question=record.question)
+    attempt = await cast["weak_student"].say("gpt", about=record, question=record.question)
     guidance = await cast["teacher"].say("human", question=record.question, attempt=attempt.text, answer=record.answer)
     correction = await cast["strong_student"].say(
-        "gpt", question=record.question, attempt=attempt.text, guidance=guidance.text, answer=record.answer
-    )
+        "gpt", about=record,
+        question=record.question, attempt=attempt.text, guidance=guidance.text, answer=record.answer,
+    )  # fmt: skip
     return Dialogue(record, "error_correction", (question, attempt, guidance, correction))
