@@ -13,7 +13,7 @@ from boost_qa.engines import Engine
 from boost_qa.errors import RunError
 from boost_qa.run_folder import RunFolder
 from boost_qa.runner import Stats
-from boost_qa.types import Dialogue, digest
+from boost_qa.types import Dialogue, Record, Turn, Usage, digest
 
 
 def used(recipe: Recipe) -> list[str]:
@@ -65,6 +65,16 @@ def row(dialogue: Dialogue, facts: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "turns": turns,
         "usage": dataclasses.asdict(dialogue.usage),
     }
+
+
+def dialogue(line: Mapping[str, Any]) -> Dialogue:
+    """The dialogue that a line of `dialogues.jsonl` is about; its turns carry the models' own names."""
+    turns = []
+    for turn in line["turns"]:
+        spoken = {name: value for name, value in turn.items() if name != "revision"}
+        turns.append(Turn(**spoken | {"usage": Usage(**turn["usage"])}))
+    related = Record(**line["related"]) if line["related"] else None
+    return Dialogue(Record(**line["record"]), line["scenario"], tuple(turns), related)
 
 
 def nested(counts: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:

@@ -18,6 +18,14 @@ _CANDIDATE = {
     "why": Value("string"),
 }
 
+_CHECK = {
+    "check": Value("string"),
+    "version": Value("string"),
+    "label": Value("string"),
+    "turn": Value("int64"),
+    "detail": Value("string"),
+}
+
 FEATURES = Features(
     {
         "id": Value("string"),
@@ -48,6 +56,7 @@ FEATURES = Features(
         "pair": Value("string"),
         "score": Value("float64"),
         "candidates": List(_CANDIDATE),
+        "checks": List(_CHECK),
     }
 )
 
@@ -67,6 +76,7 @@ def dialogue_row(dialogue: Mapping[str, Any]) -> dict[str, Any]:
         pair=dialogue.get("pair"),
         score=dialogue.get("score"),
         candidates=[{name: each[name] for name in _CANDIDATE} for each in dialogue.get("candidates", ())],
+        checks=dialogue.get("checks", []),
     )
 
 
@@ -96,5 +106,6 @@ def _row(id: str, scenario: str, record: Mapping[str, Any], turns: Any, **more: 
         "licence": record["licence"],
         "source_revision": record["revision"],
         "candidates": [],
+        "checks": [],
     }
     return row | more

@@ -12,9 +12,14 @@
     history.jsonl     of a star run: what was drawn and chosen for each record, and the probabilities after it
     report.json       of a star run: pairs, what the gap goes along with, and what other policies would have come to
     *.png             of a star run: probabilities.png, scores.png and regret.png, the report in pictures
+    checks.jsonl      of a checked run: what each check saw in each dialogue, one dialogue a line
+    checks.json       of a checked run: the checks with their versions, counts of their labels, and the funnel
+    dropped.jsonl     of a run whose recipe has checks: the dialogues that left because of one
+    overlaps.jsonl    of a checked run: each run of words that a benchmark has, too
+    report.html       all of it as a page to look at, once `boost-qa report` was called
 
-`dialogues.jsonl` and those after it appear when the run is finished, all whole; until then they grow under a
-`.part` name.
+`dialogues.jsonl` and those after it appear when the run is finished or checked, all whole; until then they grow under
+a `.part` name.
 """
 
 from __future__ import annotations
@@ -84,6 +89,11 @@ class RunFolder:
         self.candidates_file = self.path / "candidates.jsonl"
         self.history_file = self.path / "history.jsonl"
         self.report_file = self.path / "report.json"
+        self.checks_file = self.path / "checks.jsonl"
+        self.checks_summary_file = self.path / "checks.json"
+        self.dropped_file = self.path / "dropped.jsonl"
+        self.overlaps_file = self.path / "overlaps.jsonl"
+        self.page_file = self.path / "report.html"
 
     @property
     def finished(self) -> bool:
@@ -133,17 +143,40 @@ class RunFolder:
         """The rejected records: mappings of `record` (its id), `scenario`, `reason`, `detail`."""
         yield from self._rows(self.rejected_file)
 
+    def dropped(self) -> Iterator[dict[str, Any]]:
+        """The dialogues that a check made leave; as `dialogues`."""
+        yield from self._rows(self.dropped_file)
+
+    def checks(self) -> Iterator[dict[str, Any]]:
+        """What the checks saw in each dialogue: mappings of `id`, `record`, `scenario`, `kept`, `why`, `checks`."""
+        yield from self._rows(self.checks_file)
+
     @contextmanager
     def writing(self) -> Iterator[Writer]:
         """Write dialogues and rejected records; both files appear, whole, when the block ends well."""
-        with self._growing(self.dialogues_file, self.rejected_file) as opened:
+        with self.growing(self.dialogues_file, self.rejected_file) as opened:
             yield Writer(*opened)
 
     @contextmanager
     def writing_star(self) -> Iterator[tuple[TextIO, TextIO]]:
         """Write candidates and history; both files appear, whole, when the block ends well."""
-        with self._growing(self.candidates_file, self.history_file) as (candidates, history):
+        with self.growing(self.candidates_file, self.history_file) as (candidates, history):
             yield candidates, history
+
+    @contextmanager
+    def growing(self, *files: Path) -> Iterator[list[TextIO]]:
+        """Write files of this folder line by line; all appear, whole, when the block ends well."""
+        parts = [file.with_name(file.name + ".part") for file in files]
+        with ExitStack() as stack:
+            opened: list[TextIO] = [
+                stack.enter_context(part.open("w", buffering=1, encoding="utf-8", newline="\n")) for part in parts
+            ]
+            yield opened
+            for written in opened:
+                written.flush()
+                os.fsync(written.fileno())
+        for part, file in zip(parts, files, strict=True):
+            part.replace(file)
 
     @contextmanager
     def lock(self, timeout: float = 0) -> Iterator[None]:
@@ -159,20 +192,6 @@ class RunFolder:
         except filelock.Timeout:
             remedy = "Wait for it, or give another folder with --output."
             raise RunError(f"another process is working in {self.path}", remedy) from None
-
-    @contextmanager
-    def _growing(self, *files: Path) -> Iterator[list[TextIO]]:
-        parts = [file.with_name(file.name + ".part") for file in files]
-        with ExitStack() as stack:
-            opened: list[TextIO] = [
-                stack.enter_context(part.open("w", buffering=1, encoding="utf-8", newline="\n")) for part in parts
-            ]
-            yield opened
-            for written in opened:
-                written.flush()
-                os.fsync(written.fileno())
-        for part, file in zip(parts, files, strict=True):
-            part.replace(file)
 
     def _manifest_or_empty(self) -> dict[str, Any]:
         try:

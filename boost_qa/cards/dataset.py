@@ -52,6 +52,7 @@ _COLUMNS = {
     "pair": "the agent pair whose sample was chosen (`star`)",
     "score": "final score of that sample, from 0 to 1 (`star`)",
     "candidates": "every candidate with its IFD by both scorers, the judge's verdict and its score (`star`)",
+    "checks": "what each check saw, with its version; `label` is null where it saw nothing",
 }
 
 
