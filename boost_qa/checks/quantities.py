@@ -1,0 +1,203 @@
+"""Numbers as people write them, each in a form that math-verify reads.
+
+Thousands separators, currencies, percent, fractions, mixed numbers, powers of ten, number words, signs, units and
+simple arithmetic. Nothing is evaluated here, and no pattern can take more than linear time.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+# what may follow a number without a space; `k` and `x` are dealt with below
+_UNITS = re.compile(
+    "mm|cm|dm|m|km|in|ft|yd|mi|mg|g|kg|t|ml|cl|l|s|sec|h|hrs?|mins?|mph|kmh|lbs?|oz|[gmkt]b|am|pm|st|nd|rd|th|"
+    "c|f|k|w|kw|kwh|v|a|n|j|hz|sq|cents?"
+)
+EXPRESSION = 300
+"""Characters of one arithmetic expression in prose, at most."""
+
+_CURRENCY = "$€£¥₹₩₽¢"
+_PLAIN = r"(?:\d{1,3}(?:(?:,\d{3})+|(?:[ ]\d{3})+)(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+_NUMBER = re.compile(
+    rf"""(?<![\w.,:/^])
+    (?P<sign>[-+](?=[\s{_CURRENCY}]?[\d.{_CURRENCY}])\s?)? (?P<currency>US\$|[{_CURRENCY}])?\s? (?P<sign2>-)?
+    (?: (?P<whole>\d+)(?:\s{{1,3}}|-)(?P<top2>\d+)\s?/\s?(?P<bottom2>\d+)
+      | (?P<top>\d+)/(?P<bottom>\d+)
+      | (?P<plain>{_PLAIN}) )
+    (?: e(?P<e>[-+]?\d{{1,4}})\b | \s?(?:[x*]|\\times)\s?10\s?\^\s?[{{(]?(?P<power>-?\d{{1,4}})[)}}]? )?
+    (?P<percent>\s?\\?%|\s(?:percent|per\ cent|pct)\b)?
+    (?:\s?(?P<scale>hundred|thousand|million|billion|trillion|dozen)\b)?
+    (?! [\d^] | [.,:/]\d )
+    (?P<tail>[A-Za-z²³°]*)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+FACTORS = {name: Decimal(10) ** power for name, power in SCALES.items()}
+FACTORS |= {"percent": Decimal("0.01"), "cents": Decimal("0.01"), "dozen": Decimal(12)}
+_OPERAND = re.compile(r"(?:[\d)}²³]|(?<![A-Za-z])[A-Za-z])\s{0,3}$")
+_OPERATOR = re.compile(r"\s*(?P<op>[-+*/]|\\times|\\div|\\cdot)\s*(?=[(\s]*[-$€£.\d])")
+
+_ONES = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_VALUES = {word: at for at, word in enumerate(_ONES)} | {word: 20 + 10 * at for at, word in enumerate(_TENS)}
+_SMALL = rf"(?:(?:{'|'.join(_TENS)})(?:[ -](?:{'|'.join(_ONES[1:10])}))?|{'|'.join(reversed(_ONES))})"
+_HUNDREDS = rf"(?:(?:{_SMALL}|a) hundred(?:(?: and)? {_SMALL})?|{_SMALL})"
+_WORDS = re.compile(rf"\b{_HUNDREDS}(?: thousand(?:,? (?:and )?{_HUNDREDS})?| million)?\b", re.IGNORECASE)
+_HALF = re.compile(r"\b(?:one[- ]half|a half|half|one[- ]third|a third|one[- ]quarter|a quarter)\b", re.IGNORECASE)
+_FRACTION_WORDS = {"half": r"\frac{1}{2}", "third": r"\frac{1}{3}", "quarter": r"\frac{1}{4}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number or expression in a text.
+
+    `math` is LaTeX, empty for what is none (`written` is then compared as words). `unit` is a key of `FACTORS`, by
+    which the value may or may not have to be multiplied ("how many millions"), or "". `start` and `end` are its place
+    in the text that was read.
+    """
+
+    written: str
+    math: str
+    unit: str = ""
+    start: int = 0
+    end: int = 0
+
+    @property
+    def value(self) -> Decimal | None:
+        """The value of a plain decimal number, None for every other expression."""
+        return Decimal(self.math) if re.fullmatch(r"-?(?:\d+(?:\.\d*)?|\.\d+)", self.math) else None
+
+    @property
+    def key(self) -> str:
+        """The same for quantities that look alike, `4` and `4.0` included."""
+        value = self.value
+        scale = self.unit if self.unit in SCALES else ""
+        return (re.sub(r"\s", "", self.math) if value is None else f"{value.normalize():f}") + scale
+
+
+def quantities(text: str) -> list[Quantity]:
+    """All quantities of a text in their order; number words only where there is no number in digits.
+
+    Numbers with operators between them are one quantity. What looks like a time, a date, a version or a term (`5x`)
+    is none.
+    """
+    joined = list(_joined(text, list(_numbers(text))))
+    return joined or list(_in_words(text))
+
+
+def plain_text(text: str) -> str:
+    """`text` with typographic operators, spaces, fractions, exponents and apostrophes in plain characters."""
+    text = text.translate(_TYPOGRAPHY)
+    text = re.sub(r"(\d?)([¼-¾⅐-⅞])", _vulgar, text)
+    text = re.sub(r"\bnegative (?=\d)", "-", text)
+    text = re.sub(r"(?<=\d),?(?:\\[!,;]\s?|\{,\})(?=\d{3})", ",", text)  # LaTeX's ways to part thousands
+    return re.sub(r"([²³])(?=\W|$)", lambda found: "^" + ("2" if found[1] == "²" else "3"), text)
+
+
+_TYPOGRAPHY = str.maketrans(
+    {"\u2212": "-", "\u2011": "-", "\u2013": "-", "\u00d7": "*", "\u00f7": "/", "\u2215": "/"}
+    | dict.fromkeys("\u00a0\u202f\u2009", " ")
+    | {"\u2019": "'"}
+)
+
+
+def _vulgar(found: re.Match[str]) -> str:
+    top, _, bottom = unicodedata.normalize("NFKC", found[2]).partition("\u2044")
+    return f"{found[1]} {top}/{bottom}" if found[1] else f"{top}/{bottom}"
+
+
+def _numbers(text: str) -> Iterator[Quantity]:
+    for found in _NUMBER.finditer(text):
+        tail = found["tail"].lower()
+        if tail and not _UNITS.fullmatch(tail) and not found["percent"] and not found["scale"] and "°" not in tail:
+            continue
+        if tail in {"a", "n", "t"} and not text[found.end() : found.end() + 1].isspace():
+            continue  # a term, not a unit
+        minus, start = bool(found["sign2"]), found.start()
+        if found["sign"] and _OPERAND.search(
+            text[max(0, found.start() - 6) : found.start()]
+        ):  # an operator: it belongs to no number
+            start += len(found["sign"])
+        elif found["sign"]:
+            minus ^= found["sign"].startswith("-")
+        math = ("-" if minus else "") + _latex(found, tail)
+        unit = _unit(found, text)
+        yield Quantity(text[start : found.end()].strip(), math, unit, start, found.end())
+
+
+def _latex(found: re.Match[str], tail: str) -> str:
+    if found["whole"]:
+        return rf"({found['whole']}+\frac{{{found['top2']}}}{{{found['bottom2']}}})"
+    if found["top"]:
+        number = rf"\frac{{{found['top']}}}{{{found['bottom']}}}"
+    else:
+        number = re.sub("[, ]", "", found["plain"])
+        number = "0" + number if number.startswith(".") else number
+    power = int(found["e"] or found["power"] or 0) + (3 if tail == "k" and not found["scale"] else 0)
+    power += SCALES.get((found["scale"] or "").lower(), 0) if found["top"] else 0
+    if power and not found["top"] and abs(power) <= 30:
+        number = f"{Decimal(number).scaleb(power):f}"
+    elif power:
+        number = rf"{number}\times 10^{{{power}}}"
+    return number
+
+
+def _unit(found: re.Match[str], text: str) -> str:
+    after = text[found.end("tail") - len(found["tail"]) :][:8].lower().lstrip()
+    if found["currency"] == "¢" or re.match(r"cents?\b|¢", after):
+        return "cents"
+    if found["percent"]:
+        return "percent"
+    return "" if found["top"] else (found["scale"] or "").lower()
+
+
+def _joined(text: str, numbers: list[Quantity]) -> Iterator[Quantity]:
+    """Numbers that stand in one arithmetic expression become one quantity."""
+    at = 0
+    while at < len(numbers):
+        first = last = numbers[at]
+        while at + 1 < len(numbers):
+            between = text[last.end : numbers[at + 1].start]
+            operator = _OPERATOR.match(text, last.end)
+            if operator is None or between.strip(" ()") != operator["op"] or between == "-":  # 3-5 is a range
+                break
+            if numbers[at + 1].end - first.start > EXPRESSION:
+                break
+            at += 1
+            last = numbers[at]
+        at += 1
+        if first is last:
+            yield first
+            continue
+        start, end = first.start, last.end
+        while text[start:end].count(")") > text[start:end].count("(") and text[start - 1 : start] == "(":
+            start -= 1
+        while text[start:end].count("(") > text[start:end].count(")") and text[end : end + 1] == ")":
+            end += 1
+        written = text[start:end]
+        math = re.sub(r"[$€£¥]|(?<=\d),(?=\d{3})|(?<=\d)\s*[A-Za-z]+", "", written)
+        yield Quantity(written, math.replace("%", r"\%"), "", start, end)
+
+
+def _in_words(text: str) -> Iterator[Quantity]:
+    for found in _WORDS.finditer(text):
+        total = part = 0
+        for word in re.findall(r"[a-z]+", found[0].lower()):
+            if word in _VALUES:
+                part += _VALUES[word]
+            elif word == "hundred":
+                part = max(part, 1) * 100
+            elif word in SCALES:
+                total, part = total + max(part, 1) * 10 ** SCALES[word], 0
+        rest = text[found.end() :].lstrip(" -").lower()
+        if not rest.startswith(("half", "third", "quarter")):
+            yield Quantity(found[0], str(total + part), "", found.start(), found.end())
+    for found in _HALF.finditer(text):
+        yield Quantity(found[0], _FRACTION_WORDS[re.split(r"[- ]", found[0].lower())[-1]], "", *found.span())
