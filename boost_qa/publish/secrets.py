@@ -1,7 +1,4 @@
-"""Nothing secret leaves: the last look at all files of a release, and the cleaning of error messages.
-
-The shapes are our own because detect-secrets knows no tokens of Hugging Face or Anthropic and reads text line by line.
-"""
+"""Nothing secret leaves: the last look at all files of a release, and the cleaning of error messages."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus
 
+from boost_qa.checks.keys import EDGE, SHAPES
 from boost_qa.config import SECRET
 from boost_qa.errors import PublishError
 
@@ -22,34 +20,16 @@ _MINE = "a token or password of this environment"
 _REMEDY = "Take it out of the file; if it was ever published, revoke it, for the history keeps it."
 _BINARY = frozenset((".parquet", ".safetensors", ".png"))
 _SNIFFED = 4096  # bytes at the beginning in which a NUL means that the file is no text
-_OVERLAP = 4096  # bytes; longer than any shape below with what is looked at around it
+_OVERLAP = 4096  # bytes; longer than any shape with what is looked at around it
 _BEFORE = 8  # bytes before a token that its shape looks at
 _NAME = re.compile(r"ACCESS_?KEY$|^[A-Z0-9_]*(TOKEN|SECRET|PASSWD)S?$")
 _WORD = re.compile(r"[a-z]{1,15}")
 _SHORTEST = 8  # characters; anything shorter in the environment is a setting rather than a secret
 
-# What may stand before a token: no letter or digit, unless they end an escape of JSON (\n) or of a URL (%20).
-_EDGE = rb"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4})|(?<=%[0-9A-Fa-f]{2}))"
-# kind: beginnings, searched for at the speed of memory, and the pattern that is tried where one is found. No pattern
-# is open at its end: the least that makes a token is enough, and a piece of a large file has it whole.
-_SHAPES = {
-    "a Hugging Face token": ((b"hf_",), rb"hf_[A-Za-z0-9]{30}"),
-    "an Anthropic key": ((b"sk-ant-",), rb"sk-ant-[\w-]{20}"),
-    "an OpenAI key": (
-        (b"sk-",),
-        rb"sk-(?:(?:proj|svcacct|admin|None)-[\w-]{40}|or-v1-[0-9a-f]{64}"
-        rb"|[\w-]{20,200}T3BlbkFJ|(?=[A-Za-z]{0,31}[0-9])[A-Za-z0-9]{32})",
-    ),
-    "a GitHub token": (
-        (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_"),
-        rb"(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{40})",
-    ),
-    "an AWS access key id": ((b"AKIA", b"ASIA"), rb"A[KS]IA[A-Z0-9]{16}(?![A-Za-z0-9])"),
-    "a Google API key": ((b"AIza",), rb"AIza[\w-]{35}(?![\w-])"),
-    "a Slack token": ((b"xoxa-", b"xoxb-", b"xoxp-", b"xoxr-"), rb"xox[abpr]-[A-Za-z0-9-]{20}"),
-    "a private key": ((b"-----BEGIN ",), rb"-----BEGIN (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?-----"),
+_PATTERNS = {
+    kind: (tuple(begin.encode() for begin in begins), re.compile((EDGE + pattern).encode()))
+    for kind, (begins, pattern) in SHAPES.items()
 }
-_PATTERNS = {kind: (begins, re.compile(_EDGE + pattern)) for kind, (begins, pattern) in _SHAPES.items()}
 
 
 class _Wanted(NamedTuple):
