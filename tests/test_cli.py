@@ -20,7 +20,7 @@ from boost_qa import cli
 from boost_qa.config import Recipe
 from boost_qa.run_folder import RunFolder
 
-COMMANDS = ("generate", "export", "show", "models")
+COMMANDS = ("generate", "check", "report", "export", "show", "models")
 
 
 @pytest.fixture

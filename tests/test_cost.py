@@ -279,7 +279,7 @@ def test_remedies_are_written_in_keys_of_recipes_and_options_of_the_command():
         else:
             keys.update(words.partition(":")[0].split(" times "))
     assert keys <= known_keys()
-    assert options == {"gpus", "sharding"} < set(signature(cli.plan).parameters)
+    assert options == {"gpus", "sharding"} < set(signature(cli.training.plan).parameters)
     assert set(WORDS) <= set(Training.__slots__)
 
 

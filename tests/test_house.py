@@ -91,10 +91,12 @@ FLOORS = {
 # Training stands on torch and what is built on it; nothing else imports it but the doors, when they need it.
 TRAIN = {module for module in MODULES if module.startswith("boost_qa.train")}
 
+STAR = {"boost_qa.star_agents.scorer", "boost_qa.star_agents.forward"}
+
 # Packages that take seconds to import, and the modules that may import them at all.
 HEAVY = {
-    "torch": TRAIN | {"boost_qa.models.trainable", "boost_qa.star_agents.scorer"},
-    "transformers": TRAIN | {"boost_qa.retrieval", "boost_qa.models.trainable", "boost_qa.star_agents.scorer"},
+    "torch": TRAIN | STAR | {"boost_qa.models.trainable", "boost_qa.evaluate.loading"},
+    "transformers": TRAIN | STAR | {"boost_qa.retrieval", "boost_qa.models.trainable", "boost_qa.evaluate.loading"},
     "trl": TRAIN,
     "peft": TRAIN,
     "accelerate": TRAIN,
@@ -104,7 +106,10 @@ HEAVY = {
     "openvino": {"boost_qa.engines.embedded_process"},
     "openvino_genai": {"boost_qa.engines.embedded_process"},
     "openvino_tokenizers": set(),
-    "math_verify": {"boost_qa.checks.compare"},
+    "lm_eval": {"boost_qa.evaluate.replies", "boost_qa.evaluate.tasks", "boost_qa.evaluate.loading"}
+    | {"boost_qa.evaluate.standard", "boost_qa.evaluate.run", "boost_qa.evaluate.results"},
+    "math_verify": {"boost_qa.checks.compare", "boost_qa.evaluate.formulas"},
+    "scipy": {"boost_qa.evaluate.intervals"},
     "phonenumbers": {"boost_qa.checks.personal_data"},
     "py3langid": {"boost_qa.checks.language"},
     "rensa": {"boost_qa.checks.duplicates"},
@@ -160,7 +165,7 @@ def test_no_arrow_points_up(module):
 
 def test_imports_of_our_own_are_found():
     """The two tests around this one see what is really imported."""
-    found = {ours(name) for name in imports(PACKAGE / "generate.py")}
+    found = {ours(name) for file in ("generate.py", "teach.py") for name in imports(PACKAGE / file)}
     assert {"boost_qa.models", "boost_qa.runner", "boost_qa.scenarios", "boost_qa.engines.embedded"} <= found
 
 

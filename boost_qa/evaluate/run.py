@@ -1,0 +1,179 @@
+"""One evaluation: look at everything that can be wrong, load the model, ask, grade, write.
+
+evaluation.json        what answers, and how: a folder never mixes two
+replies.jsonl          each reply, one a line
+grading.sqlite         comparisons and verdicts
+results_<time>.json    see `results`; one for each time that it was run to its end
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from boost_qa import models
+from boost_qa.errors import RunError
+from boost_qa.evaluate import results as files
+from boost_qa.evaluate.asking import Asked, LocalData, Suite, ask
+from boost_qa.evaluate.benchmark import Questions
+from boost_qa.evaluate.grading import Graders, Judge
+from boost_qa.evaluate.loading import Backend, Chosen, find, load, place
+from boost_qa.run_folder import RunFolder, write_whole
+
+QUICK = 100
+"""Items of each task of the suite `quick`, where no limit is given."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is evaluated, on what, and how.
+
+    Args:
+        base, adapter: see `loading.find`.
+        suite: all benchmarks of the paper with the harness's own tasks of them, or a quick look.
+        tasks: in place of a suite: ours (`benchmark.benchmarks`), or any of the harness.
+        limit: items of each task; of ours always the same sample, of the harness's the first.
+        data: a folder with local files, or NAME=FILE for one task; without any, the Hub.
+        max_tokens: of a reply; UNKNOWN in the paper.
+        judge, judge_url: a model that also decides about mathematics: a name of the catalogue, a GGUF file or an
+            OpenVINO folder; or with a URL the name of a model behind an OpenAI-compatible server.
+    """
+
+    base: str | None = None
+    adapter: str | None = None
+    suite: Suite = "quick"
+    tasks: tuple[str, ...] = ()
+    limit: int | None = None
+    backend: Backend = "hf"
+    data: tuple[str, ...] = ()
+    seed: int = 0
+    max_tokens: int = 1024
+    batch_size: int = 8
+    device: str | None = None
+    dtype: str | None = None
+    judge: str | None = None
+    judge_url: str | None = None
+
+
+def evaluate(
+    settings: Settings,
+    output: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    load_model: Callable[..., Any] = load,
+) -> Path:
+    """Evaluate a model; gives the path of its results. Run again after an interruption, it goes on.
+
+    Args:
+        output: folder; by default `evaluation` in an adapter's folder, else `evaluation/<model>` here.
+        say: is told how far it is.
+        load_model: takes the chosen model, the backend and options, and gives a language model of the harness.
+
+    Raises:
+        RecipeError, SourceError, ModelError: before a model is loaded.
+        RunError: the folder holds another evaluation, or another process works in it.
+        EngineError, JournalError: it stopped midway; what was done is kept.
+    """
+    chosen = find(settings.base, settings.adapter, settings.backend)
+    folder = output or _default(chosen)
+    asked = ask(settings.suite, settings.tasks, LocalData(settings.data))
+    graders = _graders(settings, folder, asked)
+    where = place(settings.device, settings.dtype)
+    with RunFolder(folder).lock():
+        _begin(folder, settings, chosen, where["dtype"])
+        say(f"loading {chosen.name}")
+        model = load_model(chosen, settings.backend, batch_size=settings.batch_size, **where)
+        return _run(settings, folder, chosen, asked, graders, model, say)
+
+
+def _graders(settings: Settings, folder: Path, asked: Asked) -> Graders:
+    """Isolation is found before a model is loaded; without it, code is not run at all.
+
+    Raises:
+        ModelError: there is no isolation, or no such judge.
+    """
+    isolation = judge = None
+    if any(benchmark.kind == "code" for benchmark, _ in asked.ours.values()):
+        from boost_qa.checks.isolation import Isolation
+
+        isolation = Isolation.find()
+    if settings.judge is not None:
+        judge = _judge(settings.judge, settings.judge_url)
+    return Graders(folder, isolation, judge)
+
+
+def _judge(name: str, url: str | None) -> Judge:
+    from boost_qa.config import Embedded, OpenAI
+    from boost_qa.engines.embedded import EmbeddedEngine
+    from boost_qa.engines.openai import OpenAIEngine
+
+    if url is not None:
+        return Judge(name, lambda: OpenAIEngine(OpenAI(engine="openai", base_url=url, model=name)))
+    found = models.resolve(name)
+    return Judge(name, lambda: EmbeddedEngine(Embedded(engine="embedded", model=name), found))
+
+
+def _begin(folder: Path, settings: Settings, chosen: Chosen, dtype: str) -> None:
+    kept = {name: getattr(settings, name) for name in ("backend", "seed", "max_tokens")}
+    facts = {"model": chosen.facts, **kept, "dtype": dtype, "versions": {"lm_eval": metadata.version("lm_eval")}}
+    file = folder / "evaluation.json"
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if changed := [name for name in facts if facts[name] != before.get(name)]:
+            what = "; ".join(f"{name} was {before.get(name)!r}, is {facts[name]!r}" for name in changed)
+            raise RunError(f"{folder} was begun otherwise: {what}", "Give the same settings, or another --output.")
+    else:
+        write_whole(file, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+
+
+def _run(
+    settings: Settings,
+    folder: Path,
+    chosen: Chosen,
+    asked: Asked,
+    graders: Graders,
+    model: Any,
+    say: Callable[[str], None],
+) -> Path:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from boost_qa.evaluate.replies import Remembered
+    from boost_qa.evaluate.tasks import BenchmarkTask
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    block = 4096 if settings.backend == "vllm" else max(32, 4 * settings.batch_size)
+    remembered = Remembered(model, folder / "replies.jsonl", block, settings.seed, say)
+    limit = settings.limit or (QUICK if settings.suite == "quick" and not settings.tasks else None)
+    ours = [BenchmarkTask(name, *both, graders, settings.max_tokens) for name, both in asked.ours.items()]
+    common = {"limit": limit, "model_args": chosen.named, "task_manager": TaskManager(include_defaults=False)}
+    common |= dict.fromkeys(_SEEDS, settings.seed) | {"batch_size": settings.batch_size, "device": settings.device}
+    parts = [
+        simple_evaluate(remembered, tasks=tasks, apply_chat_template=chat, **common)
+        for tasks, chat in ((ours, True), (asked.standard, False))
+        if tasks
+    ]
+    whole = files.joined(parts)
+    whole["config"]["model"] = settings.backend
+    items = list(files.scored(parts))
+    chances = {name: _chance(questions, limit) for name, (_, questions) in asked.ours.items()}
+    also = {"chance": {name: one for name, one in chances.items() if one}, "left_out": asked.left_out}
+    return files.write(folder, whole, items, also)
+
+
+def _chance(questions: Questions, limit: int | None) -> float | None:
+    """What guessing comes to; None where there is nothing to choose from."""
+    options = [len(item.options) for item in questions.items[:limit]]
+    return sum(1 / each for each in options) / len(options) if all(options) else None
+
+
+def _default(chosen: Chosen) -> Path:
+    local = chosen.adapter is not None and str(chosen.adapter) == chosen.named.get("peft")
+    return chosen.adapter / "evaluation" if local and chosen.adapter else Path("evaluation") / chosen.name
+
+
+_SEEDS = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")

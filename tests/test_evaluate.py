@@ -1,0 +1,454 @@
+"""Evaluation from end to end: known answers, a real tiny model with and without an adapter, going on, comparing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from scripted import Scripted
+from tiny_models import tiny
+
+from boost_qa.cards.evaluations import eval_results_yaml, read_scores
+from boost_qa.errors import BoostQAError, EngineError, ModelError, RunError
+from boost_qa.evaluate import results
+from boost_qa.evaluate.benchmark import Item
+from boost_qa.evaluate.compare import compare
+from boost_qa.evaluate.grading import Graders, Judge
+from boost_qa.evaluate.loading import find, load, place
+from boost_qa.evaluate.replies import Remembered
+from boost_qa.evaluate.run import Settings, evaluate
+from boost_qa.publish.results import find_results, measured
+from boost_qa.types import Call, Reply
+
+TASKS = ("boost_sciq", "boost_math500", "boost_mbpp", "boost_humaneval")
+MATH = ["\\frac{3}{4}", "12", "x^2-1", "(1,2)", "\\text{even}", "1-12i"]
+
+
+class Known(LM):
+    """Knows the answers to the questions whose number is below `right`, and says nothing to the others."""
+
+    tokenizer_name = "none"
+
+    def __init__(self, right: int = 10**6, until: int = 10**6) -> None:
+        super().__init__()
+        self.right, self.until, self.asked = right, until, 0
+
+    def knows(self, one: Instance) -> bool:
+        return int("".join(filter(str.isdigit, one.doc["question"].partition("?")[0])) or 0) < self.right
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        self.asked += len(requests)
+        if self.asked > self.until:
+            raise RuntimeError("CUDA out of memory")
+        return [self.said(one.doc) if self.knows(one) else "" for one in requests]
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        right = [one.args[1] == f"[{one.doc['answer']}]" and self.knows(one) for one in requests]
+        return [(0.0 if one else -5.0, one) for one in right]
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        raise NotImplementedError
+
+    def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
+        return "\n".join(message["content"] for message in chat_history)
+
+    @staticmethod
+    def said(doc: dict[str, Any]) -> str:
+        if doc["options"]:
+            return f"It is [{doc['answer']}]."
+        if doc["final"]:
+            return f"We get $\\boxed{{{doc['final']}}}$."
+        return f"```python\n{doc['start']}{doc['answer']}\n```"
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("benchmarks")
+    wrong = {f"distractor{n}": f"wrong {n}" for n in (1, 2, 3)}
+    write(folder / "sciq.jsonl", [{"question": f"No {n}?", "correct_answer": "right", **wrong} for n in range(12)])
+    math = [{"problem": f"No {n}?", "solution": f"So \\boxed{{{x}}}.", "answer": x} for n, x in enumerate(MATH)]
+    write(folder / "math500.jsonl", math)
+    mbpp = {"test_setup_code": "", "code": "def add(a, b):\r\n    return a + b"}
+    tests = ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]
+    write(
+        folder / "mbpp.jsonl", [{"task_id": 10 + n, "text": f"No {n}?", "test_list": tests, **mbpp} for n in range(4)]
+    )
+    prompt = 'def inc(x):\n    """No 0? Add one."""\n'
+    humaneval = {"prompt": prompt, "entry_point": "inc", "canonical_solution": "    return x + 1\n"}
+    write(folder / "humaneval.jsonl", [humaneval | {"test": "def check(f):\n    assert f(1) == 2\n"}])
+    arc = {"choices": {"text": ["cold", "warm", "grey"], "label": ["A", "B", "C"]}}
+    days = [{"id": str(n), "question": f"How is day {n}?", "answerKey": "ABC"[n % 3]} for n in range(9)]
+    write(folder / "arc_easy.jsonl", [arc | day for day in days])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return tiny("qwen2", tmp_path_factory.mktemp("qwen2"), initializer_range=0.2)
+
+
+def settings(model: Path, files: Path, **changes: Any) -> Settings:
+    return Settings(**{"base": str(model), "data": (str(files),), "tasks": TASKS, "max_tokens": 8, **changes})
+
+
+def figures(path: Path) -> dict[str, dict[str, float]]:
+    found = json.loads(path.read_text())["results"]
+    return {task: {name.partition(",")[0]: each[name] for name in each if "," in name} for task, each in found.items()}
+
+
+def known(answers: Known) -> Any:
+    return lambda chosen, backend, **options: answers
+
+
+# --- known answers -------------------------------------------------------------------------------
+
+
+def test_who_knows_all_answers_has_all_points(model, data, tmp_path):
+    found = figures(evaluate(settings(model, data), tmp_path, load_model=known(Known())))
+    assert set(found) == set(TASKS)
+    for task, scores in found.items():
+        right = [name for name in scores if name.startswith(("acc", "pass")) and "stderr" not in name]
+        assert right and all(scores[name] == 1.0 for name in right), task
+        assert scores["unparsed"] == 0.0
+
+
+def test_who_never_answers_has_none_and_everything_is_unparsed(model, data, tmp_path):
+    path = evaluate(settings(model, data), tmp_path, load_model=known(Known(0)))
+    for task, scores in figures(path).items():
+        right = [name for name in scores if name.startswith(("acc", "pass")) and "stderr" not in name]
+        assert right and all(scores[name] == 0.0 for name in right), task
+        assert scores["unparsed"] == 1.0
+    whole = json.loads(path.read_text())
+    assert whole["chance"] == {"boost_sciq": 0.25}
+    low, high = whole["intervals"]["boost_sciq"]["unparsed,none"]
+    assert high == 1.0 and 0.7 < low < 0.75  # 12 of 12
+
+
+def test_what_is_half_known(model, data, tmp_path):
+    path = evaluate(settings(model, data, tasks=("boost_sciq",)), tmp_path, load_model=known(Known(6)))
+    scores = figures(path)["boost_sciq"]
+    assert scores["acc_bracket"] == scores["acc_lenient"] == scores["acc_likelihood"] == scores["unparsed"] == 0.5
+    assert scores["acc_bracket_stderr"] == pytest.approx((0.25 / 11) ** 0.5)
+
+
+def test_mbpp_of_google_is_its_test_split(model, data, tmp_path):
+    path = evaluate(settings(model, data, tasks=("boost_mbpp",)), tmp_path, load_model=known(Known()))
+    assert json.loads(path.read_text())["n-samples"]["boost_mbpp"] == {"original": 3, "effective": 3}
+
+
+# --- hostile replies -----------------------------------------------------------------------------
+
+CHECKED = Item("c", "?", tests="assert f(1) == 2\n", start="", entry="f")
+
+
+def test_code_passes_only_by_passing_the_tests(tmp_path):
+    from boost_qa.checks.isolation import Isolation
+
+    replies = {
+        "```python\ndef f(x):\n    return x + 1\n```": 1.0,
+        "```python\ndef f(x):\n    return x\n```": 0.0,
+        "```python\nimport sys\nsys.exit(0)\n```": 0.0,
+        "```python\nimport os\nos._exit(0)\n```": 0.0,
+        "```python\ndef f(x):\n    while True: pass\n```": 0.0,
+        f"```python\nopen({str(tmp_path / 'seen')!r}, 'w').write('x')\ndef f(x): return 2\n```": 0.0,
+        "```python\nraise SystemExit\n```": 0.0,
+        "no code": 0.0,
+    }
+    graders = Graders(tmp_path, Isolation.find(), code_seconds=2.0)
+    found = graders.code([(CHECKED, reply) for reply in replies])
+    assert [one["pass_at_1"] for one in found] == list(replies.values())
+    assert [one["unparsed"] for one in found] == [0.0] * 7 + [1.0]
+    assert not (tmp_path / "seen").exists()
+
+
+def test_a_formula_that_never_ends_is_undecided(tmp_path):
+    items = [Item(str(n), f"{n}?", answer="\\boxed{2}", final="2") for n in range(3)]
+    bomb = "\\boxed{9^{9^{9^{9^{9}}}}}"
+    found = Graders(tmp_path, math_seconds=3.0).math(
+        "m", list(zip(items, ["\\boxed{2}", bomb, "\\boxed{3}"], strict=True))
+    )
+    assert [one["acc"] for one in found] == [1.0, 0.0, 0.0]
+    assert [one["undecided"] for one in found] == [0.0, 1.0, 0.0]
+
+
+def test_without_isolation_no_code_is_run(model, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ModelError, match="bwrap") as caught:
+        evaluate(settings(model, data), tmp_path / "e", load_model=pytest.fail)
+    assert "Install bubblewrap" in str(caught.value)
+    path = evaluate(settings(model, data, tasks=("boost_sciq",)), tmp_path / "e", load_model=known(Known()))
+    assert figures(path)["boost_sciq"]["acc_bracket"] == 1.0
+
+
+# --- the judge -----------------------------------------------------------------------------------
+
+
+def test_a_judge_that_cannot_be_read_gives_no_points_and_takes_none(tmp_path):
+    said = {"0": "Equal. <1>", "1": "It is not. <0>", "2": "<0> or <1>", "3": "I cannot say."}
+
+    def answer(call: Call) -> Reply:
+        assert "| No" in call.request.messages[1].content and call.request.model == "strict"
+        return Reply(said[call.record])
+
+    engine = Scripted(answer)
+    graders = Graders(tmp_path, judge=Judge("strict", lambda: engine))
+    items = [Item(str(n), f"No {n}?", answer="\\boxed{7}") for n in range(5)]
+    found = graders.math("m", [(item, "" if item.id == "4" else "\\boxed{7} <1>") for item in items])
+    assert [one.get("acc_judge") for one in found] == [1.0, 0.0, None, None, 0.0]
+    assert [one["unjudged"] for one in found] == [0.0, 0.0, 1.0, 1.0, 0.0]
+    assert engine.times()["3", "m/judge", 2] == 1 and len(engine.asked) == 8  # three attempts for the unreadable
+
+
+# --- going on ------------------------------------------------------------------------------------
+
+
+def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(model, data, tmp_path):
+    broken, whole = Known(6, until=0), Known(6)
+    asked = settings(model, data, tasks=("boost_sciq",))
+    with pytest.raises(EngineError, match="out of memory"):
+        evaluate(asked, tmp_path, load_model=known(broken))
+    first = evaluate(asked, tmp_path, load_model=known(whole))
+    nobody = Known(until=0)
+    second = evaluate(asked, tmp_path, load_model=known(nobody))
+    assert whole.asked == 12 and nobody.asked == 0
+    assert figures(first) == figures(second) and first != second
+    assert results.read(tmp_path)[1] == results.read(second)[1]
+
+
+class Drawing(Known):
+    """Draws its replies, as a sampled model does, from torch."""
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        import torch
+
+        super().generate_until(requests)
+        return [f"{torch.rand(1).item():.6f}" for _ in requests]
+
+
+def requests(count: int, task: str = "t") -> list[Instance]:
+    doc = {"question": "same", "options": (), "final": "1"}
+    return [Instance("generate_until", doc, ("same prompt", {"until": []}), 0, (task, n, 1)) for n in range(count)]
+
+
+def test_what_was_stopped_is_drawn_as_it_would_have_been(tmp_path):
+    whole = Remembered(Drawing(), tmp_path / "whole", block=4).generate_until(requests(10))
+    stopped = Remembered(Drawing(until=8), tmp_path / "part", block=4)
+    with pytest.raises(EngineError):
+        stopped.generate_until(requests(10))
+    rest = Remembered(Drawing(), tmp_path / "part", block=4)
+    assert rest.generate_until(requests(10)) == whole and rest.asked == 2
+    assert len(set(whole)) == 10  # the same prompt ten times is ten samples
+    assert (
+        Remembered(Drawing(), tmp_path / "more", block=4).generate_until(requests(3, "u") + requests(10))[3:] == whole
+    )
+    assert Remembered(Drawing(), tmp_path / "seed", block=4, seed=1).generate_until(requests(10)) != whole
+
+
+def test_a_torn_line_is_asked_again(tmp_path):
+    file = tmp_path / "replies"
+    whole = Remembered(Drawing(), file, block=2).generate_until(requests(4))
+    file.write_bytes(file.read_bytes()[:-5])
+    again = Remembered(Drawing(), file, block=2)
+    replies = again.generate_until(requests(4))
+    assert again.asked == 1 and replies[:3] == whole[:3]
+    assert Remembered(Known(until=0), file, block=2).generate_until(requests(4)) == replies
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_at_most_its_block(model, data, tmp_path):
+    code = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); from test_evaluate import *; import time\n"
+        "class Slow(Known):\n"
+        "    def generate_until(self, requests):\n"
+        "        if self.asked: print('second', flush=True); time.sleep(60)\n"
+        "        return super().generate_until(requests)\n"
+        "Remembered(Slow(), pathlib.Path(sys.argv[2]), block=4).generate_until(requests(8))\n"
+    )
+    file = tmp_path / "replies"
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"second\n"
+        os.kill(process.pid, signal.SIGKILL)
+    rest = Remembered(Known(), file, block=4)
+    assert len(rest.generate_until(requests(8))) == 8 and rest.asked == 4
+
+
+def test_a_folder_never_mixes_two_models(model, data, tmp_path):
+    asked = settings(model, data, tasks=("boost_sciq",))
+    evaluate(asked, tmp_path / "e", load_model=known(Known()))
+    other = tiny("llama", tmp_path / "other")
+    for changed in ({"base": str(other)}, {"max_tokens": 9}, {"seed": 1}):
+        with pytest.raises(RunError, match="was begun otherwise") as caught:
+            evaluate(settings(model, data, tasks=("boost_sciq",), **changed), tmp_path / "e", load_model=pytest.fail)
+        assert caught.value.exit_code == 2
+
+
+# --- real models ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapter(model, tmp_path_factory) -> Path:
+    """A LoRA adapter with weights that matter, saved with its tokenizer as training saves it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("adapter") / "trained"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+        get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(str(folder))
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
+
+
+def test_a_real_model_and_its_adapter(model, adapter, data, tmp_path):
+    """Both read back by the cards, and by publishing; and compared."""
+    base = evaluate(settings(model, data, limit=3, batch_size=4), tmp_path / "base")
+    tuned = evaluate(settings(model, data, base=None, adapter=str(adapter), limit=3, batch_size=4))
+    assert tuned.parent == adapter / "evaluation" and find_results(adapter, ()) == {tuned.name: tuned.resolve()}
+    scores = {(one.task, one.metric): one for one in read_scores([tuned])}
+    assert {task for task, _ in scores} == set(TASKS)
+    sciq = scores["boost_sciq", "acc_bracket"]
+    assert (sciq.samples, sciq.shots, sciq.dataset_id, sciq.split) == (3, 0, None, "test")
+    assert sciq.harness.startswith("lm-evaluation-harness 0.4") and eval_results_yaml([sciq]) == {}
+    published = json.dumps(measured(tuned))
+    assert str(model) not in published and str(data) not in published
+    items = results.read(tuned)[1]
+    replies = [(one.task, one.reply) for one in items]
+    assert all(reply is not None for _, reply in replies)
+    assert replies != [(one.task, one.reply) for one in results.read(base)[1]]
+    found = compare(base, tuned)
+    assert {one.task for one in found} == set(TASKS) and all(one.paired.low <= one.paired.high for one in found)
+
+
+def test_the_chat_template_of_training_is_used_where_a_base_has_none(model):
+    from boost_qa.train.template import template_text
+
+    chosen = find(str(model), None)
+    language_model = load(chosen, "hf", **place("cpu"))
+    assert language_model.tokenizer.chat_template == template_text("plain")
+    prompt = language_model.apply_chat_template([{"role": "user", "content": "Why?"}])
+    assert prompt == "Human:\nWhy?\nAssistant:\n"
+
+
+def test_a_standard_task_has_the_figures_of_the_harness(model, data, tmp_path):
+    """Asked by us, and by the harness itself on the same model and file."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    ours = json.loads(evaluate(arc_easy(model, data), tmp_path).read_text())["results"]["arc_easy"]
+    manager, task = TaskManager(include_defaults=False), written_out(data / "arc_easy.jsonl")
+    how = {"model_args": f"pretrained={model},dtype=float32", "device": "cpu", "batch_size": 3}
+    theirs = simple_evaluate("hf", tasks=[task], task_manager=manager, **how)["results"]["arc_easy"]
+    assert {name: ours[name] for name in FIGURES} == {name: theirs[name] for name in FIGURES}
+    assert 0 < ours["acc,none"] < 1 and len(results.read(tmp_path)[1]) == 9
+
+
+@pytest.mark.slow
+def test_a_standard_task_has_the_figures_of_the_harness_s_command(model, data, tmp_path):
+    ours = json.loads(evaluate(arc_easy(model, data), tmp_path / "ours").read_text())["results"]["arc_easy"]
+    (tmp_path / "arc_easy.yaml").write_text(json.dumps(written_out(data / "arc_easy.jsonl")))
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--tasks", str(tmp_path / "arc_easy.yaml")]
+    command += ["--model_args", f"pretrained={model},dtype=float32", "--device", "cpu", "--batch_size", "3"]
+    command += ["--output_path", str(tmp_path / "theirs")]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    found = json.loads(next((tmp_path / "theirs").rglob("results_*.json")).read_text())["results"]["arc_easy"]
+    assert {name: ours[name] for name in FIGURES} == {name: found[name] for name in FIGURES}
+
+
+FIGURES = [f"{metric},none" for metric in ("acc", "acc_stderr", "acc_norm", "acc_norm_stderr")]
+
+
+def arc_easy(model: Path, data: Path) -> Settings:
+    return settings(model, data, tasks=("arc_easy",), data=(f"arc_easy={data / 'arc_easy.jsonl'}",))
+
+
+def written_out(file: Path) -> dict[str, Any]:
+    """The harness's task arc_easy, with its questions from a file."""
+    return {
+        "task": "arc_easy",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(file)}},
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        "doc_to_text": "Question: {{question}}\nAnswer:",
+        "doc_to_target": "{{choices.label.index(answerKey)}}",
+        "doc_to_choice": "{{choices.text}}",
+        "metric_list": [{"metric": name, "aggregation": "mean"} for name in ("acc", "acc_norm")],
+    }
+
+
+# --- errors before a model is loaded -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"base": None}, "no model is given"),
+        ({"base": "nothing-like-this"}, "nothing-like-this is no model"),
+        ({"base": None, "adapter": "{model}"}, "has no adapter_config.json"),
+        ({"adapter": "no/where/at/all"}, "is no folder and no Hub id"),
+        ({"backend": "vllm"}, "the backend vllm needs vllm"),
+        ({"tasks": ("boost_none",)}, "there is no task boost_none"),
+        ({"tasks": ("boost_mmlu",)}, "boost_mmlu: no file called"),
+        ({"judge": "nobody"}, "no model 'nobody'"),
+    ],
+)
+def test_errors_come_before_a_model_is_loaded(model, data, tmp_path, changes, why):
+    changes = {key: str(model) if value == "{model}" else value for key, value in changes.items()}
+    with pytest.raises(BoostQAError, match=why) as caught:
+        evaluate(settings(model, data, **changes), tmp_path / "e", load_model=pytest.fail)
+    assert caught.value.exit_code == 2 and caught.value.remedy and not (tmp_path / "e" / "replies.jsonl").exists()
+
+
+def test_the_harness_runs_no_code_for_us(model, data, tmp_path):
+    asked = settings(model, data, tasks=("humaneval",), data=(f"humaneval={data / 'humaneval.jsonl'}",))
+    with pytest.raises(BoostQAError, match="humaneval"):
+        evaluate(asked, tmp_path, load_model=pytest.fail)
+
+
+# --- comparing -----------------------------------------------------------------------------------
+
+
+def test_two_models_are_compared_by_item(model, data, tmp_path):
+    for name, right in (("worse", 3), ("better", 9)):
+        evaluate(settings(model, data, tasks=("boost_sciq",)), tmp_path / name, load_model=known(Known(right)))
+    found = {one.metric: one.paired for one in compare(tmp_path / "worse", tmp_path / "better")}
+    paired = found["acc_bracket,none"]
+    assert (paired.first, paired.second, paired.gained, paired.lost, paired.n) == (0.25, 0.75, 6, 0, 12)
+    assert paired.p == pytest.approx(2 / 64) and paired.low > 0
+    assert found["unparsed,none"].difference == -0.5
+
+
+def test_other_limits_pair_what_both_have(model, data, tmp_path):
+    for name, limit in (("some", 5), ("all", None)):
+        asked = settings(model, data, tasks=("boost_sciq",), limit=limit)
+        evaluate(asked, tmp_path / name, load_model=known(Known()))
+    one = compare(tmp_path / "some", tmp_path / "all")[0]
+    assert (one.paired.n, one.only_first, one.only_second) == (5, 0, 7)
+
+
+def test_what_cannot_be_compared(model, data, tmp_path):
+    for name, changes in (("a", {}), ("b", {"max_tokens": 9}), ("c", {"tasks": ("boost_arc_easy",)})):
+        asked = settings(model, data, **{"tasks": ("boost_sciq",), **changes})
+        evaluate(asked, tmp_path / name, load_model=known(Known()))
+    for other, why in (("b", "generation_kwargs differ"), ("c", "no item of a task in common"), ("d", "no results")):
+        with pytest.raises(RunError, match=why):
+            compare(tmp_path / "a", tmp_path / other)
+    for file in (tmp_path / "b").glob("items_*"):
+        file.unlink()
+    with pytest.raises(RunError, match="no scores by item"):
+        compare(tmp_path / "a", tmp_path / "b")
