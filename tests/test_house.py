@@ -393,6 +393,7 @@ def test_every_import_is_a_requirement(setup):
         "yarl": "aiohttp",
         "tqdm": "huggingface-hub",
         "httpx2": "huggingface-hub",
+        "markdown_it": "markdown-it-py",
         "openvino": "openvino-genai",
         "sentence_transformers": "sentence-transformers",
     }
