@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import copy
 import json
 import math
@@ -23,6 +24,7 @@ from boost_qa.cards.adapter import Base, Data, render
 from boost_qa.cards.evaluations import Score, eval_results_yaml, hub_results, read_scores
 from boost_qa.cards.licences import KNOWN, PERMISSIVE, terms, together
 from boost_qa.cards.markup import address, environment, template_folder
+from boost_qa.config import Recipe
 from boost_qa.contents import survey
 from boost_qa.errors import RunError
 from boost_qa.export import content_digest, export, write_parquet
@@ -278,6 +280,48 @@ def test_the_dataset_card_has_every_variable_and_needs_each(of_dataset):
 def test_the_dataset_card_says_whose_words_the_answers_are(of_dataset):
     text = " ".join(environment().get_template(dataset.TEMPLATE).render(of_dataset).split())
     assert "except in the config `original`: its answers are those of the sources" in text
+
+
+NO_ANALOGY = {"scenarios": {"analogical_reasoning": None}}
+
+
+def extras_of_package() -> set[str]:
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parent.parent / "setup.cfg", encoding="utf-8")
+    return set(setup["options.extras_require"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "extras"),
+    [
+        ("demo", ["embedded", "retrieval"]),
+        ("paper", ["retrieval"]),
+        ("star_demo", ["embedded", "retrieval", "train"]),
+        (NO_ANALOGY | {"sources": [{"source": "reasoning_gym", "tasks": {"gcd": {}}, "n": 5}]}, ["reasoning-gym"]),
+        ({"scenarios": {"analogical_reasoning": {"share": 0}}}, []),
+    ],
+)
+def test_the_dataset_card_installs_what_its_recipe_needs(recipe, extras, tmp_path):
+    if isinstance(recipe, str):
+        whole = load_recipe(recipe)
+    else:
+        server = {"engine": "openai", "base_url": SERVER, "model": "org/model"}
+        models = dict.fromkeys(("weak", "middle", "strong"), server)
+        whole = Recipe.model_validate({"name": "x", "sources": [{"source": "sample"}], "models": models} | recipe)
+    context = dataset_context(tmp_path, recipe=whole.model_dump(mode="json"))
+    text = environment().get_template(dataset.TEMPLATE).render(context)
+    [line] = [line for line in text.splitlines() if line.startswith("pip install")]
+    assert line == f"pip install 'boost_qa[{','.join(extras)}]'" if extras else line == "pip install boost_qa"
+    assert set(extras) <= extras_of_package() and f"{line}\nhf download" in text
+
+
+def test_the_dataset_card_says_what_a_star_run_is(of_dataset):
+    template = environment().get_template(dataset.TEMPLATE)
+    star = template.render(of_dataset | {"configs": {"star": of_dataset["configs"]["all"]}})
+    for text, method in ((template.render(of_dataset), "2506.02689"), (star, "2411.14497")):
+        intro = body(text).split("```python")[0]
+        assert re.findall(r"arxiv.org/abs/([\d.]+)", intro) == [method] and "\n\n\n" not in text
+        assert "config `original`" in intro
 
 
 SOURCES = {
@@ -650,7 +694,8 @@ def test_figures_are_those_of_the_run(run, config, scores):
         f"| last training loss | {last['loss']:.4f} (step 2) |",
         *(f"| {entry['step']} | {entry['eval_loss']:.4f} |" for entry in evaluations),
         *(f"| `{name}` | {spoken:,} | {learned:,} |" for name, (spoken, learned) in counts["speakers"].items()),
-        f"| dialogues trained on | {counts['dialogues']} |",
+        f"| dialogues of an epoch | {counts['dialogues']} |",
+        f"| epochs | {last['epoch']:.4g} |",
         f"| held out | {run['data']['validation_rows']} rows (a share of 0.25 of the records) |",
         f"| digest of the rows trained on | {run['data']['fingerprint']} |",
         "| precision | weights float32 |",
@@ -667,6 +712,51 @@ def test_figures_are_those_of_the_run(run, config, scores):
     ):
         assert line in text, line
     check_tables(body(text))
+
+
+def test_epochs_are_those_of_the_trainer_where_it_logged_the_last_step(run):
+    assert run["plan"]["counts"]["steps"] == 2 and run["losses"][-1]["epoch"] > 0
+    for losses, epochs in (
+        ([{"step": 1, "epoch": 0.5, "loss": 1.0}, {"step": 2, "epoch": 0.75, "loss": 1.0}], "0.75"),
+        ([{"step": 1, "epoch": 0.5, "loss": 1.0}], "1.5"),
+        ([{"step": 2, "loss": 1.0}], "1.5"),
+    ):
+        planned = changed(run, "plan.counts.epochs", 1.5)
+        assert f"| epochs | {epochs} |" in card(changed(planned, "losses", losses))
+
+
+@pytest.mark.parametrize(
+    ("speakers", "config", "method", "citation"),
+    [
+        (["weak_student", "strong_student"], None, "2506.02689", "A related method"),
+        (["respond"], "star", "2411.14497", "The method of the config `star`"),
+        (["respond", "weak_student"], "star", "2411.14497", "The method of the config `star`"),
+        (["assistant"], None, None, "A related method"),
+        (["reference"], "original", None, "A related method"),
+    ],
+)
+def test_the_adapter_card_claims_no_method_that_its_data_is_not_of(run, speakers, config, method, citation):
+    told = changed(run, "plan.counts.speakers", {name: [5, 5] for name in speakers})
+    text = body(card(changed(told, "data.config", config)))
+    intro, limits = text.split("## How")[0], text.split("## Limitations")[1].split("## Licence")[0]
+    assert re.findall(r"arxiv.org/abs/([\d.]+)", intro) == ([method] if method else [])
+    assert ("weak student" in limits) == ("weak_student" in speakers) and limits.count("\n* ") >= 3
+    assert citation in text and text.count("@inproceedings{") == 2 and "\n\n\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("keys", "dataset_name", "extras"),
+    [
+        ({}, "alice/boost_qa", "train"),
+        ({"model_name_or_path": "smollm2-135m-instruct"}, "alice/boost_qa", "train,embedded"),
+        ({"load_in_4bit": True}, "alice/boost_qa", "train,qlora"),
+        ({"model_name_or_path": "smollm2-135m-instruct", "load_in_8bit": True}, "boost_qa", "all,qlora"),
+    ],
+)
+def test_the_adapter_card_installs_what_its_recipe_needs(run, keys, dataset_name, extras):
+    told = changed(run, "recipe.given", run["recipe"]["given"] | keys)
+    assert f"pip install 'boost_qa[{extras}]'\nhf download" in card(changed(told, "data.dataset", dataset_name))
+    assert set(extras.split(",")) <= extras_of_package()
 
 
 def test_no_path_of_this_machine_is_in_the_card(run, trained, config, tmp_path):

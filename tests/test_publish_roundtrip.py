@@ -250,6 +250,29 @@ def test_rows_are_read_back_from_the_hub_even_beside_a_folder_of_that_name(clien
     assert done.value == 0, done.err
 
 
+def push_file(name: str, path: str, content: bytes) -> None:
+    from huggingface_hub import HfApi
+
+    HfApi().upload_file(repo_id=name, repo_type="dataset", path_in_repo=path, path_or_fileobj=content)
+
+
+def test_a_shard_that_somebody_adds_does_not_stay_among_ours(client, run, exported, tmp_path):
+    """The card's patterns take it in, so the config would not load: there are more rows than `dataset_info` says."""
+    name, more = "alice/strays", make_run(tmp_path / "more", dialogues=30).path
+    shard = next((exported / "data" / "debate").glob("train-*")).read_bytes()
+    stray, other = "data/all/train-00001-of-00002.parquet", "data/mine/train-00000-of-00001.parquet"
+    assert client.publish("dataset", run, name).value == 0
+    for released in (run, more):  # unchanged, and with other rows
+        for path in (stray, other):
+            client(push_file, name, path, shard)
+        dry = client.publish("dataset", released, name, "--dry-run")
+        assert f"would be removed: {stray}" in dry.out and other not in dry.out, dry.err
+        done = client.publish("dataset", released, name)
+        assert done.value == 0 and f"  removed: {stray}" in done.out, done.err
+        assert {stray, other} & client.hub.files("dataset", name).keys() == {other}
+        assert client(ids, name, "all").value == client(ids, str(export(released, tmp_path / "out")), "all").value
+
+
 def damage(folder: Path, how: str) -> None:
     shard = next((folder / "data" / "debate").glob("train-*"))
     readme = folder / "README.md"

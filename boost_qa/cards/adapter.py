@@ -121,7 +121,9 @@ def context(
         "harnesses": sorted({score.harness for score in scores}),
         "recipe_file": training.need(run, "recipe.file"),
         "resolved": training.find(run, "recipe.resolved") is not None,
-        "star": training.find(run, "data.config") == "star",
+        "voices": training.voices(run),
+        "wrong_on_purpose": training.wrong_on_purpose(run),
+        "extras": training.extras(run),
         "processes": training.find(run, "measured.processes") or 1,
         "trained_on": portable_value(base.trained_on),
     }

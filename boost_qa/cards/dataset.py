@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, get_args
 
@@ -118,6 +119,8 @@ def context(
         "versions": Markup(", ".join(code(f"{name} {of}") for name, of in manifest["versions"].items())),
         "digest": digest,
         "language": recipe["language"],
+        "extras": ",".join(_extras(recipe)),
+        "checks": _checks(manifest),
     }
 
 
@@ -190,6 +193,8 @@ def _speaking(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, A
     for scenario, settings in recipe["scenarios"].items():
         if settings and settings["share"] > 0:
             yield from ((scenario, role, agent) for role, agent in settings["cast"].items())
+    if ((recipe.get("checks") or {}).get("answers") or {}).get("judge"):
+        yield "checks", "answer judge", recipe["checks"]["answers"]["judge"]
     if star := recipe.get("star"):
         yield STAR, "judge", star["judge"]
         for name, pair in star["pairs"].items():
@@ -198,11 +203,45 @@ def _speaking(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, A
             yield from ((f"{STAR}/{name}", role, agent) for cast in casts for role, agent in cast.items())
 
 
+def _extras(recipe: Mapping[str, Any]) -> Iterator[str]:
+    """What of boost_qa has to be installed to generate by the recipe."""
+    if any(model["engine"] == "embedded" for model in recipe["models"].values()):
+        yield "embedded"
+    analogies, star = recipe["scenarios"].get("analogical_reasoning"), recipe.get("star")
+    if star or (analogies and analogies["share"] > 0):
+        yield "retrieval"
+    if any(source["source"] == "reasoning_gym" for source in recipe["sources"]):
+        yield "reasoning-gym"
+    if star:
+        yield "train"  # for the scorers
+    if recipe.get("checks"):
+        yield "checks"
+
+
 def _kept(contents: Contents, rejected: Mapping[str, Mapping[str, int]]) -> Iterator[dict[str, Any]]:
     for scenario in sorted({name for name, _ in contents.drawn} | set(rejected)):
         reasons = rejected.get(scenario, {})
         kept = sum(n for (name, _), n in contents.drawn.items() if name == scenario)
         yield {"scenario": scenario, "kept": kept, "rejected": sum(reasons.values()), "reasons": _reasons(reasons)}
+
+
+def _checks(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The funnel, what was masked, and a row for each label that was seen or check that saw nothing."""
+    checks = manifest.get("checks")
+    if checks is None:
+        return None
+    rows = []
+    for name, check in checks["checks"].items():
+        seen = {label: sum(by.values()) for label, by in checks["counts"][name].items()}
+        for label, dialogues in seen.items() or [(None, 0)]:
+            meaning = "nothing" if label is None else check["labels"][label]
+            row = {"check": name, "version": check["version"], "label": label, "meaning": meaning}
+            rows.append(row | {"dialogues": dialogues, "drops": label in checks["settings"]["drop"]})
+    masked: Counter[str] = Counter()
+    for counts in manifest.get("masked", {}).values():
+        masked.update(counts)
+    funnel = ", ".join(f"{stage['n']:,} {stage['stage']}" for stage in checks["funnel"])
+    return {"funnel": funnel, "masked": _reasons(masked), "rows": rows}
 
 
 def _reasons(reasons: Mapping[str, int]) -> str:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from boost_qa import models
 from boost_qa.errors import RunError
 from boost_qa.portable import last_name, portable_value
 
@@ -19,6 +20,9 @@ _LOSS_ON = {
     "not_weak": "assistant turns but those of the weak student and the debaters, which are context only",
     "last": "the last assistant turn",
 }
+_MAY_ERR = frozenset({"weak_student", "student_a", "student_b"})
+_CLASSROOM = _MAY_ERR | {"strong_student", "student", "student_c"}
+_PAIRS = frozenset({"respond"})
 _MOST = 20  # held-out losses in the table
 
 
@@ -78,6 +82,30 @@ def data_name(run: Mapping[str, Any]) -> str:
     return f"boost_qa (recipe {last_name(str(recipe or 'demo'))})" if name == "boost_qa" else last_name(name)
 
 
+def voices(run: Mapping[str, Any]) -> str:
+    """Whose turns the model learned from: `classroom`, `star` (agent pairs), or `others`, if the rows name neither."""
+    speakers = set(need(run, "plan.counts.speakers"))
+    if find(run, "data.config") == "star" or speakers & _PAIRS:
+        return "star"
+    return "classroom" if speakers & _CLASSROOM else "others"
+
+
+def wrong_on_purpose(run: Mapping[str, Any]) -> bool:
+    """Whether there are assistant turns of those who are meant to err, or may."""
+    return not _MAY_ERR.isdisjoint(need(run, "plan.counts.speakers"))
+
+
+def extras(run: Mapping[str, Any]) -> str:
+    """What of boost_qa has to be installed to train by the recipe again, as pip takes it: `train,qlora`."""
+    generates = need(run, "data.dataset") == "boost_qa"
+    names = ["all"] if generates else ["train"]
+    if not generates and models.base(str(need(run, "recipe.given").get("model_name_or_path"))):
+        names.append("embedded")  # the catalogue's models are GGUF files
+    if setting(run, "load_in_4bit") or setting(run, "load_in_8bit"):
+        names.append("qlora")
+    return ",".join(names)
+
+
 def data_rows(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was trained on and held out, as (what, how much)."""
     counts, dropped = need(run, "plan.counts"), need(run, "plan.counts.dropped")
@@ -86,7 +114,7 @@ def data_rows(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("config", str(find(run, "data.config") or "the dataset's default")),
         ("split", str(need(run, "data.split"))),
         ("rows of the split, without those held out", f"{need(run, 'data.rows'):,}"),
-        ("dialogues trained on", f"{_of(counts, 'dialogues'):,}"),
+        ("dialogues of an epoch", f"{_of(counts, 'dialogues'):,}"),
         ("left out", reasons),
         ("held out", _held_out(run)),
         ("digest of the rows trained on", str(find(run, "data.fingerprint") or MISSING)),
@@ -114,9 +142,9 @@ def training_rows(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     ends = {"first": losses[0], "last": losses[-1]} if losses else {}
     return [
         ("optimiser steps", f"{_of(counts, 'steps'):,}"),
-        ("epochs", f"{_of(counts, 'epochs'):g}"),
+        ("epochs", f"{_epochs(run):.4g}"),
         ("tokens of an epoch", f"{_of(counts, 'tokens'):,}"),
-        ("rows that were fed", _packed(counts)),
+        ("rows of an epoch", _packed(counts)),
         *((f"{which} training loss", f"{entry['loss']:.4f} (step {entry['step']})") for which, entry in ends.items()),
         *([] if losses else [("training loss", MISSING)]),
         ("precision", _precision(run)),
@@ -153,6 +181,14 @@ def _in_order(value: Any) -> Any:
 
 def _of(counts: Mapping[str, Any], name: str) -> Any:
     return need({"plan": {"counts": counts}}, f"plan.counts.{name}")
+
+
+def _epochs(run: Mapping[str, Any]) -> float:
+    """As the trainer counted them at the last step, if that was logged; else as the plan did, by whole steps."""
+    counts = need(run, "plan.counts")
+    at_end = (entry for entry in find(run, "losses") or () if entry.get("step") == _of(counts, "steps"))
+    logged = (float(entry["epoch"]) for entry in at_end if entry.get("epoch"))
+    return next(logged, float(_of(counts, "epochs")))
 
 
 def _plain(value: Any) -> str:

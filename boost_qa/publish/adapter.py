@@ -82,7 +82,7 @@ def publish_adapter(
 
         def look(revision: str) -> None:
             tensors = read_back(release, repository, revision)
-            say(f"read back from {revision[:12]}: {tensors} tensors, and every other file")
+            say(f"read back from {revision[:12]}: {tensors} tensors; every file has the digest that it has here")
 
         return send(release, repository, dry_run=dry_run, look=look, say=say)
 

@@ -88,6 +88,7 @@ def dataset_release(folder: Path, name: str) -> Release:
         re.compile(rf"recipe\.yaml|\.boost_qa/.*|{shards}"),
         f"{data.pretty_name}: {sum(split['num_examples'] for split in dialogues)} dialogues",
         f"{_digest(data)}\nMade with boost_qa: https://arxiv.org/abs/2506.02689",
+        re.compile(shards),  # `load_dataset` would read them with those of the release
     )
 
 
