@@ -1,4 +1,4 @@
-# make demo              fetch two small models, generate 36 dialogues on the CPU, show and export them
+# make demo              fetch two small models, generate 36 dialogues on the CPU, show, export and check them
 # make demo CAST=small   the same with the smallest model in every role: 93 MB and under a minute
 # make train-demo        fine-tune SmolLM2-135M on those dialogues (minutes), and ask it a question before and after
 # make test              the default test suite       make test-slow   the tests with a real server
@@ -23,6 +23,8 @@ demo: $(VENV)/installed
 	@echo '>>> import boost_qa; load_dataset("boost_qa", recipe="$(RECIPE)")'
 	@$(BIN)/python -c 'import boost_qa, datasets; datasets.disable_progress_bars(); \
 		print(datasets.load_dataset("boost_qa", recipe="$(RECIPE)"))'
+	$(BIN)/boost-qa check $(RECIPE)
+	$(BIN)/boost-qa report $(RECIPE)
 
 train-demo: $(VENV)/installed
 	$(BIN)/accelerate launch --quiet --config_file recipes/accelerate/cpu.yaml \

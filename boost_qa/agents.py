@@ -97,15 +97,21 @@ def cast_for(recipe: Recipe, scenario: str) -> Cast:
         RecipeError: if a prompt file of the recipe cannot be used.
     """
     settings: Mapping[str, AgentSettings] = dict(recipe.scenarios.active()[scenario].cast)
-    return {
-        role: Agent(
-            role=role,
-            model=recipe.model_name(agent.model),
-            sampling=Sampling(agent.temperature, agent.top_p, agent.max_tokens),
-            prompt=load_prompt(scenario, role, agent.prompt),
-            attempts=recipe.runner.attempts,
-            layout=recipe.layout,
-            language=recipe.language,
-        )
-        for role, agent in settings.items()
-    }
+    return {role: agent_for(recipe, agent, role, scenario) for role, agent in settings.items()}
+
+
+def agent_for(recipe: Recipe, settings: AgentSettings, role: str, folder: str, prompt: str | None = None) -> Agent:
+    """An agent as a recipe has it; its prompt is `folder/prompt`, or `folder/role`, unless the settings name a file.
+
+    Raises:
+        RecipeError: if that file cannot be used.
+    """
+    return Agent(
+        role=role,
+        model=recipe.model_name(settings.model),
+        sampling=Sampling(settings.temperature, settings.top_p, settings.max_tokens),
+        prompt=load_prompt(folder, prompt or role, settings.prompt),
+        attempts=recipe.runner.attempts,
+        layout=recipe.layout,
+        language=recipe.language,
+    )

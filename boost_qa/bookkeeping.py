@@ -6,14 +6,25 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+from boost_qa.checks.finding import Finding
 from boost_qa.config import Recipe
 from boost_qa.engines import Engine
 from boost_qa.errors import RunError
 from boost_qa.run_folder import RunFolder
 from boost_qa.runner import Stats
 from boost_qa.types import Dialogue, Record, Turn, Usage, digest
+
+Found = dict[str, list[Finding]]
+"""What each check that was made saw, in the order in which they were made."""
+
+
+class Played(NamedTuple):
+    """A dialogue with what the checks that ask saw in it."""
+
+    dialogue: Dialogue
+    found: Found
 
 
 def used(recipe: Recipe) -> list[str]:

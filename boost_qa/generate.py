@@ -6,28 +6,21 @@ is in the journal, and the scenarios are played again from both, so only the mis
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from boost_qa import models
-from boost_qa.bookkeeping import nested, row, session, speaking, used
-from boost_qa.config import AnalogicalReasoning, Debate, Embedded, Recipe
+from boost_qa.bookkeeping import used
+from boost_qa.config import Embedded, Recipe
 from boost_qa.engines import Engine
 from boost_qa.errors import RunError
 from boost_qa.journal import Journal
-from boost_qa.lessons import Lessons, begun, prepare
-from boost_qa.plan import Plan, plan
+from boost_qa.lessons import begun, prepare
+from boost_qa.plan import plan
 from boost_qa.progress import Progress
 from boost_qa.run_folder import RunFolder
-from boost_qa.runner import Finished, Job, Stats, run
-from boost_qa.scenarios import SCENARIOS
-from boost_qa.types import Dialogue, Record
-
-CALLS = {"error_correction": 3, "debate": 5, "analogical_reasoning": 3}
+from boost_qa.teach import teach
 
 
 def generate(
@@ -72,30 +65,35 @@ def generate(
         if replay is not None:
             engines = _recorded(RunFolder(replay), folder, lessons.manifest, planned.recipe)
         elif engines is None:
-            engines = _engines(planned.recipe, progress)
+            engines = engines_for(planned.recipe, used(planned.recipe), progress)
         if planned.recipe.star:
             from boost_qa.star_run import tailor
 
             tailor(folder, planned, lessons, engines, progress)
         else:
-            _teach(folder, planned, lessons, engines, progress)
+            teach(folder, planned, lessons, engines, progress)
     return folder
 
 
-def _engines(recipe: Recipe, progress: Progress) -> dict[str, Engine]:
-    """An engine for each alias; aliases that mean the same model share one."""
+def engines_for(recipe: Recipe, aliases: Iterable[str], progress: Progress) -> dict[str, Engine]:
+    """An engine for each of these aliases of a recipe; aliases that mean the same model share one.
+
+    Raises:
+        ModelError: if a model cannot be had.
+    """
     from boost_qa.engines.embedded import EmbeddedEngine
     from boost_qa.engines.openai import OpenAIEngine
 
     built: dict[str, Engine] = {}
-    for alias in used(recipe):
+    aliases = list(aliases)
+    for alias in aliases:
         name, settings = recipe.model_name(alias), recipe.models[alias]
         if name not in built:
             if isinstance(settings, Embedded):
                 built[name] = EmbeddedEngine(settings, models.resolve(settings.model, progress=progress.bytes))
             else:
                 built[name] = OpenAIEngine(settings)
-    return {alias: built[recipe.model_name(alias)] for alias in used(recipe)}
+    return {alias: built[recipe.model_name(alias)] for alias in aliases}
 
 
 def _recorded(source: RunFolder, folder: RunFolder, manifest: dict[str, Any], recipe: Recipe) -> dict[str, Engine]:
@@ -107,57 +105,3 @@ def _recorded(source: RunFolder, folder: RunFolder, manifest: dict[str, Any], re
     folder.write_manifest(manifest)
     Journal.copy(source.journal, folder.journal)
     return {alias: ReplayEngine(recorded.get(alias, {}).get("revision")) for alias in used(recipe)}
-
-
-def _teach(
-    folder: RunFolder, planned: Plan, lessons: Lessons, engines: Mapping[str, Engine], progress: Progress
-) -> None:
-    recipe, manifest = planned.recipe, lessons.manifest
-    manifest["models"] = speaking(recipe, engines, manifest["models"])
-    folder.write_manifest(manifest)
-    by_name = {recipe.model_name(alias): engines[alias] for alias in manifest["models"]}
-    facts = {recipe.model_name(alias): found for alias, found in manifest["models"].items()}
-    jobs = [_job(record, scenario, planned, lessons.similar) for record, scenario in lessons.pairs]
-    stats = Stats()
-    with Journal(folder.journal) as journal, folder.writing() as out, session(folder, manifest, stats):
-        finished = run(jobs, by_name, journal, in_flight=recipe.runner.in_flight, seed=recipe.seed, stats=stats)
-        with closing(finished):  # before the journal is closed, also when the loop below is interrupted
-            for end in in_order(jobs, progress.follow(finished, jobs, stats)):
-                if end.result is not None:
-                    out.keep(row(end.result, facts))
-                elif end.rejected is not None:
-                    out.reject(end.job.record, end.job.scenario, end.rejected.reason, end.rejected.detail)
-        manifest["usage"] = journal.usage()
-    with folder.dialogues_file.open("rb") as file:
-        manifest["dialogues_digest"] = hashlib.file_digest(file, "sha256").hexdigest()
-    manifest |= {"dialogues": nested(out.kept), "rejected": nested(out.refused), "finished": True}
-    folder.write_manifest(manifest)
-
-
-def _job(record: Record, scenario: str, planned: Plan, similar: Mapping[str, Sequence[Record]]) -> Job[Dialogue]:
-    settings = planned.recipe.scenarios.active()[scenario]
-    extra: dict[str, Any] = {}
-    if isinstance(settings, Debate):
-        extra = {"rounds": settings.rounds}
-    elif isinstance(settings, AnalogicalReasoning):
-        names = ("bridge", "separator", "teacher_sees_answer", "student_recalls")
-        extra = {name: getattr(settings, name) for name in names} | {"similar": similar.get(record.id, ())}
-    play: Any = SCENARIOS[scenario]
-
-    def start() -> Any:
-        rng = Random(f"{planned.recipe.seed}/{record.id}/{scenario}")
-        return play(record, planned.casts[scenario], rng, **extra)
-
-    return Job(record.id, scenario, start, CALLS[scenario], kind=scenario)
-
-
-def in_order(jobs: Sequence[Job[Dialogue]], finished: Iterator[Finished[Dialogue]]) -> Iterator[Finished[Dialogue]]:
-    """The same, in the order of the jobs; what comes early waits."""
-    early: dict[tuple[str, str], Finished[Dialogue]] = {}
-    order = iter(jobs)
-    due = next(order, None)
-    for end in finished:
-        early[end.job.record, end.job.scenario] = end
-        while due and (ready := early.pop((due.record, due.scenario), None)):
-            yield ready
-            due = next(order, None)

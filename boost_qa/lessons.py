@@ -27,6 +27,7 @@ from boost_qa.types import Record
 PACKAGES = (
     "boost_qa", "datasets", "pyarrow", "aiohttp", "openvino-genai", "tokenizers",
     "sentence-transformers", "transformers", "torch", "reasoning-gym",
+    "math-verify", "rensa", "phonenumbers", "py3langid",
 )  # fmt: skip
 
 
@@ -81,6 +82,11 @@ def _begin(folder: RunFolder, planned: Plan, progress: Progress) -> dict[str, An
     recipe = planned.recipe
     progress.say("reading the sources")
     records, bad, facts = sources.read(recipe.sources, recipe.seed)
+    masked: dict[str, dict[str, int]] = {}
+    if recipe.checks and recipe.checks.personal_data and recipe.checks.personal_data.mask:
+        from boost_qa.inspection import without_personal_data
+
+        records, masked = without_personal_data(records)
     similar: dict[str, list[Record]] = {}
     if analogy := _analogy(recipe):
         taught_in = ("analogical_reasoning", STAR)
@@ -99,6 +105,7 @@ def _begin(folder: RunFolder, planned: Plan, progress: Progress) -> dict[str, An
         "models": {},
         "prompts": planned.prompts,
         "sources": [dataclasses.asdict(fact) for fact in facts],
+        **({"masked": masked} if masked else {}),
         "sessions": [],
         "content": recipe.content(),
         "recipe": recipe.model_dump(mode="json"),

@@ -51,6 +51,13 @@ def plan(recipe: str | Path | Recipe = "demo", overrides: Sequence[str] = ()) ->
         casts = pairs.casts(recipe, recipe.star)
     else:
         casts = {scenario: cast_for(recipe, scenario) for scenario in recipe.scenarios.active()}
+    if recipe.checks:
+        if recipe.star:
+            remedy = "Leave them out, and look at the finished run: boost-qa check."
+            raise RecipeError("checks of a star recipe are made afterwards", remedy)
+        from boost_qa.inspection import with_checks
+
+        casts = with_checks(casts, recipe)
     return Plan(recipe, casts, digest(json.dumps([recipe.content(), _prompts(casts)], sort_keys=True)))
 
 

@@ -55,6 +55,8 @@ def summary(folder: RunFolder) -> RenderableType:
         for scenario, reason, count in reasons:
             why.add_row(scenario, Text(reason), str(count))
         parts.append(why)
+    if "checks" in manifest:
+        parts.append(labels(manifest["checks"]))
     if folder.report_file.is_file():
         parts.append(agent_pairs(json.loads(folder.report_file.read_text(encoding="utf-8"))["pairs"]))
     bad = sum(count for source in manifest["sources"] for count in source["bad"].values())
@@ -70,6 +72,22 @@ def summary(folder: RunFolder) -> RenderableType:
     )
     parts.append(Text(cost, no_wrap=True, overflow="ignore"))  # not wrapped, so that the path can be copied
     return Group(*parts)
+
+
+def labels(summary: Mapping[str, Any]) -> RenderableType:
+    """What the checks of a run saw, from its `checks.json`: dialogues by label and scenario."""
+    scenarios = sorted(summary["dialogues"])
+    table = Table(title="dialogues by what the checks saw", title_style="bold", header_style="dim")
+    for name in ("check", "label", *(scenario.replace("_", " ") for scenario in scenarios), "all"):
+        table.add_column(name, justify="left" if name in ("check", "label") else "right")
+    for name, found in summary["counts"].items():
+        for label, counts in found.items() or [("nothing", {})]:
+            row = [counts.get(scenario, 0) for scenario in scenarios]
+            table.add_row(name, label, *(f"{count:,}" for count in (*row, sum(row))))
+        table.add_section()
+    row = [summary["dialogues"][scenario] for scenario in scenarios]
+    table.add_row("", "dialogues", *(f"{count:,}" for count in (*row, sum(row))))
+    return table
 
 
 def agent_pairs(pairs: Mapping[str, Mapping[str, Any]]) -> RenderableType:

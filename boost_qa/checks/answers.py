@@ -32,6 +32,7 @@ __all__ = [
     "judged",
     "look",
     "referee",
+    "verdict",
 ]
 
 NAME = "answers"
@@ -118,7 +119,7 @@ async def look(dialogue: Dialogue, judge: Agent | None = None) -> list[Finding]:
         if who is None:
             continue
         record = dialogue.related if who == "final" and dialogue.related is not None else dialogue.record
-        found = await _verdict(record, turn.text, dialogue, judge)
+        found = await _of_turn(record, turn.text, dialogue, judge)
         detail = f"{found.kind}: expected {found.expected!r}, found {found.found!r}" + (
             f"; {found.why}" if found.why else ""
         )
@@ -126,9 +127,8 @@ async def look(dialogue: Dialogue, judge: Agent | None = None) -> list[Finding]:
     return findings
 
 
-async def _verdict(record: Record, text: str, dialogue: Dialogue, judge: Agent | None) -> Agreement:
-    if record is dialogue.record and not dialogue.turns[0].text.startswith(record.question):  # star's rewritten ones
-        return Agreement("unknown", "text", "", "", "it answers another question than its record's")
+async def verdict(record: Record, text: str, judge: Agent | None = None) -> Agreement:
+    """`agreement`, or where only free text can be compared what `judge` says, if there is one that can be read."""
     found = await agreement(record, text)
     if found.kind != "text" or found.verdict != "unknown" or judge is None:
         return found
@@ -136,3 +136,9 @@ async def _verdict(record: Record, text: str, dialogue: Dialogue, judge: Agent |
         return await judged(record, text, judge)
     except Rejected as why:
         return Agreement("unknown", "text", "", "", f"{why.reason}: {why.detail}")
+
+
+async def _of_turn(record: Record, text: str, dialogue: Dialogue, judge: Agent | None) -> Agreement:
+    if record is dialogue.record and not dialogue.turns[0].text.startswith(record.question):  # star's rewritten ones
+        return Agreement("unknown", "text", "", "", "it answers another question than its record's")
+    return await verdict(record, text, judge)

@@ -98,8 +98,6 @@ class Recipe(Strict):
             raise ValueError("star and scenarios exclude each other: leave one of them out; pairs may play a scenario")
         if not active and not self.star:
             raise ValueError("scenarios: none is left, give at least one a share above 0")
-        if self.star and self.checks:
-            raise ValueError("checks go with scenarios; check a finished star run with `boost-qa check`")
         if self._moves() and (self.assign == "all" or "debate" not in active):
             raise ValueError("checks.answers.weak_right: records can only move to a debate, with `assign: one`")
         for key, agent in self.agents().items():

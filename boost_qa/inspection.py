@@ -1,0 +1,220 @@
+"""The checks of a recipe at work: what they see in each dialogue, and whether it stays.
+
+What asks for something (comparing answers, looking at code, a judge) is played like a scenario, and in the journal.
+The rest looks at the dialogues in the run's order, for of two that are alike the first stays.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from boost_qa.agents import Accepts, Agent, Cast, agent_for
+from boost_qa.bookkeeping import Found, Played, nested
+from boost_qa.checks import answers, code, contamination, duplicates, injection, personal_data, roles
+from boost_qa.checks.benchmarks import read_benchmarks
+from boost_qa.config import Answers, Checks, Recipe
+from boost_qa.engines import Engine
+from boost_qa.errors import RecipeError, Rejected
+from boost_qa.types import Dialogue, Record
+
+MODULES: dict[str, Any] = {
+    module.NAME: module for module in (answers, code, roles, injection, duplicates, contamination, personal_data)
+}
+CHECKS, JUDGE = "checks", "answer_judge"
+"""Where a plan has the judge of answers among its casts."""
+LAST_SPEAKERS = ("strong_student", "student_c", "student")
+WEAK_RIGHT, FINAL_WRONG = "weak right", "final wrong"
+
+
+class Inspected(NamedTuple):
+    """A dialogue after all checks, masked if the settings say so; `why` are the labels that it leaves for."""
+
+    dialogue: Dialogue
+    found: Found
+    why: list[str]
+
+
+class Inspection:
+    """The checks of one run.
+
+    Args:
+        settings: which are made.
+        prompts: what each speaker is told, by scenario and role.
+        markers: the canary of each speaker, where there are any.
+        language: that the dialogues should be in.
+        judge: decides where the reference is free text.
+
+    Raises:
+        RecipeError: if `settings.drop` names a label that none of these checks gives.
+        SourceError: if a benchmark cannot be read.
+        ModelError: if code is to run, and nothing here isolates it.
+    """
+
+    def __init__(
+        self,
+        settings: Checks,
+        *,
+        prompts: Mapping[str, str] | None = None,
+        markers: Mapping[str, str] | None = None,
+        language: str = "English",
+        judge: Agent | None = None,
+    ) -> None:
+        check_labels(settings)
+        self.settings, self.language, self.judge = settings, language, judge
+        self.prompts, self.markers = dict(prompts or {}), dict(markers or {})
+        self.duplicates = duplicates.Duplicates(settings.duplicates.threshold) if settings.duplicates else None
+        self.contamination: contamination.Contamination | None = None
+        if settings.contamination:
+            items = read_benchmarks(settings.contamination.benchmarks)
+            self.contamination = contamination.Contamination(contamination.Index(items))
+        self.engines: dict[str, Engine] = {}
+        if settings.answers:
+            self.engines[answers.ANSWERS_MODEL] = answers.referee(settings.answers.seconds, settings.answers.memory_mib)
+        if settings.code:
+            self.engines[code.CODE_MODEL] = code.examiner(settings.code)
+
+    async def ask(self, dialogue: Dialogue) -> Found:
+        """What the checks see that ask; awaits nothing but requests."""
+        found: Found = {}
+        if self.settings.answers:
+            found[answers.NAME] = await answers.look(dialogue, self.judge)
+        if self.settings.code:
+            found[code.NAME] = await code.look(dialogue, self.settings.code)
+        return found
+
+    def look(self, played: Played) -> Inspected:
+        """What all checks see. Dialogues are to be given in the run's order, each once."""
+        dialogue, settings, found = played.dialogue, self.settings, dict(played.found)
+        if settings.roles:
+            found[roles.NAME] = roles.look(dialogue, self.prompts, self.language)
+        if settings.injection:
+            found[injection.NAME] = injection.look(dialogue, self.markers)
+        if self.contamination:
+            found[contamination.NAME] = self.contamination.look(dialogue)
+        if settings.personal_data:
+            found[personal_data.NAME] = personal_data.look(dialogue)
+        labels = {finding.label for findings in found.values() for finding in findings}
+        # who leaves anyway must not make another one leave that is like it
+        if self.duplicates and not labels & set(settings.drop):
+            found[duplicates.NAME] = self.duplicates.look(dialogue)
+            labels |= {finding.label for finding in found[duplicates.NAME]}
+        masks = settings.personal_data and settings.personal_data.mask
+        return Inspected(masked(dialogue) if masks else dialogue, found, [at for at in settings.drop if at in labels])
+
+
+def inspection(recipe: Recipe, casts: Mapping[str, Cast]) -> Inspection:
+    """The checks of a recipe, which knows what its casts are told.
+
+    Raises: what Inspection raises.
+    """
+    assert recipe.checks is not None
+    playing = {scenario: cast for scenario, cast in casts.items() if scenario != CHECKS}
+    prompts = {
+        f"{scenario}/{role}": agent.prompt.role for scenario, cast in playing.items() for role, agent in cast.items()
+    }
+    markers = {role: injection.canary(recipe.seed, "", role) for cast in playing.values() for role in cast}
+    canaries = recipe.checks.injection is not None and recipe.checks.injection.canary
+    judge = casts.get(CHECKS, {}).get(JUDGE)
+    return Inspection(
+        recipe.checks, prompts=prompts, markers=markers if canaries else {}, language=recipe.language, judge=judge
+    )
+
+
+def rows(found: Found) -> list[dict[str, Any]]:
+    """As JSON: a row for each finding, and one without a label for each check that saw nothing."""
+
+    def row(name: str, label: str | None = None, turn: int | None = None, detail: str = "") -> dict[str, Any]:
+        return {"check": name, "version": MODULES[name].VERSION, "label": label, "turn": turn, "detail": detail}
+
+    return [
+        each
+        for name, findings in found.items()
+        for each in [row(name, one.label, one.turn, one.detail) for one in findings] or [row(name)]
+    ]
+
+
+def check_labels(settings: Checks) -> None:
+    """Make sure that `drop` names labels which the checks that are made can give.
+
+    Raises:
+        RecipeError: naming the label, and those that there are.
+    """
+    known = {label: name for name in settings.made() for label in MODULES[name].LABELS}
+    for label in settings.drop:
+        if label not in known:
+            off = next((name for name, module in MODULES.items() if label in module.LABELS), None)
+            why = f"the check {off} is left out" if off else "there is no such label"
+            raise RecipeError(
+                f"checks.drop: {label!r}: {why}", f"Labels of the checks that are made: {', '.join(known)}."
+            )
+
+
+def with_checks(casts: Mapping[str, Cast], recipe: Recipe) -> dict[str, Cast]:
+    """The casts of a recipe with its judge of answers among them; each agent as the checks want it.
+
+    Role prompts hold canaries, and replies are held against the reference answer, where the settings say so.
+
+    Raises:
+        RecipeError: if `drop` names a label that no check gives, or a prompt file cannot be used.
+    """
+    settings = recipe.checks
+    assert settings is not None
+    check_labels(settings)
+    found: dict[str, Cast] = {}
+    if settings.answers and settings.answers.judge:
+        found[CHECKS] = {JUDGE: agent_for(recipe, settings.answers.judge, JUDGE, CHECKS)}
+    judge = found.get(CHECKS, {}).get(JUDGE)
+    found |= {scenario: _watched(cast, settings, recipe.seed, judge) for scenario, cast in casts.items()}
+    return found
+
+
+def _watched(cast: Cast, settings: Checks, seed: int, judge: Agent | None) -> Cast:
+    found = {}
+    for role, agent in cast.items():
+        if settings.injection and settings.injection.canary:
+            told = injection.planted(agent.prompt.role, injection.canary(seed, "", role))
+            agent = replace(agent, prompt=replace(agent.prompt, role=told))
+        if settings.answers and role == "weak_student" and settings.answers.weak_right != "keep":
+            agent = replace(agent, accepts=_mistaken(settings.answers, judge))
+        if settings.answers and role in LAST_SPEAKERS and settings.answers.final_wrong != "keep":
+            agent = replace(agent, accepts=_correct(judge))
+        found[role] = agent
+    return found
+
+
+def _mistaken(settings: Answers, judge: Agent | None) -> Accepts:
+    async def accepts(record: Record, text: str) -> str | None:
+        if (await answers.verdict(record, text, judge)).verdict != "right":
+            return None
+        if settings.weak_right == "ask_again":
+            return WEAK_RIGHT
+        raise Rejected(WEAK_RIGHT, text[:200])
+
+    return accepts
+
+
+def _correct(judge: Agent | None) -> Accepts:
+    async def accepts(record: Record, text: str) -> str | None:
+        return FINAL_WRONG if (await answers.verdict(record, text, judge)).verdict == "wrong" else None
+
+    return accepts
+
+
+def without_personal_data(records: Iterable[Record]) -> tuple[list[Record], dict[str, dict[str, int]]]:
+    """The records masked, and how often what was masked in each source; ids stay those of the records as they came."""
+    clean, counts = [], Counter[tuple[str, str]]()
+    for record in records:
+        (question, of_question), (answer, of_answer) = map(personal_data.masked, (record.question, record.answer))
+        counts.update({(record.source, kind): count for kind, count in (of_question + of_answer).items()})
+        clean.append(replace(record, question=question, answer=answer))
+    return clean, nested(counts)
+
+
+def masked(dialogue: Dialogue) -> Dialogue:
+    """The dialogue without personal data in its turns; records are masked before they are taught (`lessons`)."""
+    return replace(
+        dialogue, turns=tuple(replace(turn, text=personal_data.masked(turn.text)[0]) for turn in dialogue.turns)
+    )
