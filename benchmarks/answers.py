@@ -31,8 +31,8 @@ from typing import Any
 import report
 
 from boost_qa.checks.answers import ANSWERS_MODEL, referee
-from boost_qa.checks.compare import Agreement, answer, compare, prepare
-from boost_qa.checks.extract import final
+from boost_qa.checks.results.compare import Agreement, answer, compare, prepare
+from boost_qa.checks.results.extract import final
 from boost_qa.engines.workers import Workers
 from boost_qa.types import Call, Message, Request
 

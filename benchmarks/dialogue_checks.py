@@ -27,8 +27,8 @@ from typing import Any
 import report
 
 from boost_qa.checks import injection, personal_data, roles
-from boost_qa.checks.endings import cut_off
 from boost_qa.checks.finding import Finding
+from boost_qa.checks.speech.endings import cut_off
 from boost_qa.config import AnySource, OpenHermes, OrcaMath, ProcQA
 from boost_qa.models import home
 from boost_qa.prompts import load_prompt

@@ -25,10 +25,10 @@ from xml.etree import ElementTree
 import report
 
 from boost_qa.checks.code import CODE_MODEL, look_here
-from boost_qa.checks.fences import blocks
-from boost_qa.checks.isolation import Isolation
-from boost_qa.checks.programming import guess
-from boost_qa.checks.toolchains import COMPILERS
+from boost_qa.checks.programs.fences import blocks
+from boost_qa.checks.programs.programming import guess
+from boost_qa.checks.programs.toolchains import COMPILERS
+from boost_qa.isolation import Isolation
 from boost_qa.types import Dialogue, Record, Turn
 
 PREDICTION = """

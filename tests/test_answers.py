@@ -19,9 +19,9 @@ from scripted import Scripted
 from boost_qa.agents import Agent
 from boost_qa.checks import answers
 from boost_qa.checks.answers import ANSWERS_MODEL, Agreement, agreement, compare, judged, look, referee
-from boost_qa.checks.choices import chosen, options
-from boost_qa.checks.extract import final
-from boost_qa.checks.quantities import plain_text, quantities
+from boost_qa.checks.results.choices import chosen, options
+from boost_qa.checks.results.extract import final
+from boost_qa.checks.results.quantities import plain_text, quantities
 from boost_qa.engines import workers as workers_module
 from boost_qa.engines.workers import Workers
 from boost_qa.errors import EngineError, Rejected

@@ -14,16 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boost_qa.checks import code, compilers
+from boost_qa.checks import code
 from boost_qa.checks.code import CODE_MODEL, LABELS, MOST_BLOCKS, examine, examiner, look, look_here
-from boost_qa.checks.compilers import at_hand, compile_in
-from boost_qa.checks.fences import blocks
-from boost_qa.checks.isolation import Isolation
-from boost_qa.checks.programming import guess, tagged
-from boost_qa.checks.snippets import read_json, read_python
-from boost_qa.checks.toolchains import COMPILERS
+from boost_qa.checks.programs import compilers
+from boost_qa.checks.programs.compilers import at_hand, compile_in
+from boost_qa.checks.programs.fences import blocks
+from boost_qa.checks.programs.programming import guess, tagged
+from boost_qa.checks.programs.snippets import read_json, read_python
+from boost_qa.checks.programs.toolchains import COMPILERS
 from boost_qa.config import Code
 from boost_qa.errors import ModelError
+from boost_qa.isolation import Isolation
 from boost_qa.runner import Job, call_for
 from boost_qa.types import Dialogue, Record, Reply, Request, Turn
 

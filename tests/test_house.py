@@ -42,6 +42,7 @@ FLOORS = {
     "room": 1,
     "desk": 1,
     "journal": 1,
+    "isolation": 1,
     "run_folder": 1,
     "progress": 1,
     # who speaks, about what
@@ -108,10 +109,10 @@ HEAVY = {
     "openvino_tokenizers": set(),
     "lm_eval": {"boost_qa.evaluate.replies", "boost_qa.evaluate.tasks", "boost_qa.evaluate.loading"}
     | {"boost_qa.evaluate.standard", "boost_qa.evaluate.run", "boost_qa.evaluate.results"},
-    "math_verify": {"boost_qa.checks.compare", "boost_qa.evaluate.formulas"},
+    "math_verify": {"boost_qa.checks.results.compare", "boost_qa.evaluate.formulas"},
     "scipy": {"boost_qa.evaluate.intervals"},
     "phonenumbers": {"boost_qa.checks.personal_data"},
-    "py3langid": {"boost_qa.checks.language"},
+    "py3langid": {"boost_qa.checks.speech.language"},
     "rensa": {"boost_qa.checks.duplicates"},
     "gguf": {"boost_qa.models.prepare", "boost_qa.models.trainable"},
     "reasoning_gym": {"boost_qa.sources.reasoning_gym"},

@@ -21,9 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from boost_qa.checks import probe, syscalls, watch
-from boost_qa.checks.isolation import ENVIRONMENT, Isolation
 from boost_qa.errors import EngineError, ModelError
+from boost_qa.isolation import ENVIRONMENT, Isolation, probe, syscalls, watch
 
 TMP = "/tmp"
 CANARY = secrets.token_hex(8)
@@ -574,7 +573,7 @@ def test_a_killed_caller_takes_its_program_along():
     marker = secrets.token_hex(12)
     program = [FOUND.python, "-c", "import time; time.sleep(30)", marker]
     code = f"""
-from boost_qa.checks.isolation import Isolation
+from boost_qa.isolation import Isolation
 Isolation({FOUND.bwrap!r}, {FOUND.python!r}, {FOUND.binds!r}).run({program!r}, seconds=60)
 """
     caller = subprocess.Popen([sys.executable, "-c", code])

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boost_qa.checks import roles
-from boost_qa.checks.endings import cut_off
 from boost_qa.checks.finding import EXCERPT
-from boost_qa.checks.language import LANGUAGES, code_of, other_language
-from boost_qa.checks.prose import open_fence, prose, without_code, without_formulas
-from boost_qa.checks.withheld import gives_away
+from boost_qa.checks.speech.endings import cut_off
+from boost_qa.checks.speech.language import LANGUAGES, code_of, other_language
+from boost_qa.checks.speech.prose import open_fence, prose, without_code, without_formulas
+from boost_qa.checks.speech.withheld import gives_away
 from boost_qa.prompts import load_prompt
 from boost_qa.types import Dialogue, Record, Turn
 

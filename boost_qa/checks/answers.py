@@ -14,8 +14,8 @@ from importlib import metadata
 from typing import Literal
 
 from boost_qa.agents import Agent, fault
-from boost_qa.checks.compare import Agreement, compare
 from boost_qa.checks.finding import Finding, excerpt
+from boost_qa.checks.results.compare import Agreement, compare
 from boost_qa.engines.workers import Workers
 from boost_qa.errors import Rejected
 from boost_qa.star_agents.judge import barred
@@ -64,7 +64,7 @@ def referee(seconds: float = 3.0, memory_mib: int = 1024, processes: int | None 
     except metadata.PackageNotFoundError:
         version = "missing"
     return Workers(
-        "boost_qa.checks.compare:answer",
+        "boost_qa.checks.results.compare:answer",
         seconds=seconds,
         memory_mib=memory_mib,
         processes=processes,

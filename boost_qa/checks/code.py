@@ -16,15 +16,15 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from boost_qa.checks.compilers import Verdict, at_hand, compile_in
-from boost_qa.checks.fences import Block, blocks
 from boost_qa.checks.finding import Finding, excerpt
-from boost_qa.checks.isolation import Isolation, Ran
-from boost_qa.checks.programming import guess, tagged
-from boost_qa.checks.snippets import read_json, read_python
-from boost_qa.checks.toolchains import COMPILERS
+from boost_qa.checks.programs.compilers import Verdict, at_hand, compile_in
+from boost_qa.checks.programs.fences import Block, blocks
+from boost_qa.checks.programs.programming import guess, tagged
+from boost_qa.checks.programs.snippets import read_json, read_python
+from boost_qa.checks.programs.toolchains import COMPILERS
 from boost_qa.engines.workers import Workers
 from boost_qa.errors import EngineError, ModelError
+from boost_qa.isolation import Isolation, Ran
 from boost_qa.types import Dialogue, Message, Request, Sampling
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from boost_qa.checks.finding import Finding
 from boost_qa.checks.keys import EDGE, SHAPES
-from boost_qa.checks.prose import without_formulas
+from boost_qa.checks.speech.prose import without_formulas
 from boost_qa.types import Dialogue
 
 NAME = "personal_data"

@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 
-from boost_qa.checks.endings import cut_off
 from boost_qa.checks.finding import Finding, excerpt
-from boost_qa.checks.language import other_language
-from boost_qa.checks.prose import prose, without_code, words
-from boost_qa.checks.withheld import gives_away
+from boost_qa.checks.speech.endings import cut_off
+from boost_qa.checks.speech.language import other_language
+from boost_qa.checks.speech.prose import prose, without_code, words
+from boost_qa.checks.speech.withheld import gives_away
 from boost_qa.types import Dialogue, Turn
 
 NAME = "roles"

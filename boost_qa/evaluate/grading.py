@@ -30,7 +30,7 @@ from boost_qa.star_agents.judge import barred
 from boost_qa.types import Message, Reply, Request, Sampling
 
 if TYPE_CHECKING:
-    from boost_qa.checks.isolation import Isolation
+    from boost_qa.isolation import Isolation
 
 Said = tuple[Item, str]  # an item and the model's reply
 Scores = dict[str, float]

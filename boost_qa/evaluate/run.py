@@ -98,7 +98,7 @@ def _graders(settings: Settings, folder: Path, asked: Asked) -> Graders:
     """
     isolation = judge = None
     if any(benchmark.kind == "code" for benchmark, _ in asked.ours.values()):
-        from boost_qa.checks.isolation import Isolation
+        from boost_qa.isolation import Isolation
 
         isolation = Isolation.find()
     if settings.judge is not None:

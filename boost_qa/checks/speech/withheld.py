@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from boost_qa.checks.prose import without_code
+from boost_qa.checks.speech.prose import without_code
 
 SMALL = 12
 """The largest whole number that is taken for an ordinary one."""

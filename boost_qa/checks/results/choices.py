@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from boost_qa.checks.extract import final
-from boost_qa.checks.quantities import plain_text, quantities
-from boost_qa.checks.statements import read, statements
+from boost_qa.checks.results.extract import final
+from boost_qa.checks.results.quantities import plain_text, quantities
+from boost_qa.checks.results.statements import read, statements
 
 _OPTION = re.compile(r"(?:^|(?<=[\s,;:]))(?:\(([A-Ja-j])\)|\[([A-Ja-j])\]|([A-Ja-j])[).:](?=\s))\s*", re.MULTILINE)
 _LETTER = r"(?:\(\s*([A-Za-z])\s*\)|\[\s*([A-Za-z])\s*\]|\b([A-Z])\b(?!'))"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from boost_qa.errors import EngineError
 
 if TYPE_CHECKING:
-    from boost_qa.checks.isolation import Isolation
+    from boost_qa.isolation import Isolation
 
 SECONDS = 20.0
 
@@ -77,7 +77,7 @@ def reached(isolation: Isolation) -> list[str]:
     Raises:
         EngineError: if the program did not run to its end, so that nothing is known.
     """
-    from boost_qa.checks.isolation import ENVIRONMENT
+    from boost_qa.isolation import ENVIRONMENT
 
     abstract = f"\0boost_qa-probe-{id(isolation)}"
     with (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from boost_qa.checks.prose import open_fence, without_code, without_formulas
+from boost_qa.checks.speech.prose import open_fence, without_code, without_formulas
 
 _PAIRS = (("\\[", "\\]"), ("\\(", "\\)"))
 # No sentence ends in these; in verbs such as "is" and in words such as "of" and "for" it can.

@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import Any
 
-from boost_qa.checks.prose import prose
+from boost_qa.checks.speech.prose import prose
 
 WORDS = 20
 """Least number of words that py3langid is asked about; of a script without spaces, three times as many letters."""

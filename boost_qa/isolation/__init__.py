@@ -33,10 +33,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from boost_qa.checks.interpreter import candidates
-from boost_qa.checks.syscalls import refusing
-from boost_qa.checks.watch import Limits, Why, attend
 from boost_qa.errors import EngineError, ModelError
+from boost_qa.isolation.interpreter import candidates
+from boost_qa.isolation.syscalls import refusing
+from boost_qa.isolation.watch import Limits, Why, attend
 
 REMEDY = "Install bubblewrap 0.8 or later (`apt install bubblewrap`) and allow user namespaces; or run no code."
 NOBODY = 65534
@@ -89,7 +89,7 @@ class Isolation:
             ModelError: if bubblewrap is missing or cannot isolate here, or if a program inside reached what it must
                 not; it says which.
         """
-        from boost_qa.checks.probe import reached
+        from boost_qa.isolation.probe import reached
 
         bwrap = shutil.which("bwrap")
         if bwrap is None:

@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from boost_qa.checks.isolation import Isolation, Ran
-from boost_qa.checks.toolchains import AS_IT_STANDS, COMPILERS, Compiler
+from boost_qa.checks.programs.toolchains import AS_IT_STANDS, COMPILERS, Compiler
+from boost_qa.isolation import Isolation, Ran
 
 State = Literal["parses", "fragment", "session", "notebook", "python 2", "broken", "unchecked"]
 MEMORY_MIB, ADDRESS_MIB = 768, 16 * 1024  # java and node reserve gigabytes that they never use

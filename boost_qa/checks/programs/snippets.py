@@ -10,7 +10,7 @@ import textwrap
 import warnings
 from contextlib import suppress
 
-from boost_qa.checks.compilers import Verdict
+from boost_qa.checks.programs.compilers import Verdict
 
 _MAGIC = re.compile(r"(?m)^([ \t]*)(?:%%?[a-z_]\w*|[!?][\w./]|\w+[\w.]*\?{1,2}$).*$")
 _IPYTHON_IN = re.compile(r"(?m)^[ \t]*(?:In \[\d+\]|\.\.\.+):[ ]?")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from boost_qa.checks.quantities import Quantity, plain_text, quantities
+from boost_qa.checks.results.quantities import Quantity, plain_text, quantities
 
 Said = Literal["boxed", "hash", "said"]
 PIECE = 300

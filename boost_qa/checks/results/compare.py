@@ -19,10 +19,10 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Literal
 
-from boost_qa.checks.choices import chosen, options
-from boost_qa.checks.extract import Final, final
-from boost_qa.checks.quantities import FACTORS, Quantity
-from boost_qa.checks.statements import bare
+from boost_qa.checks.results.choices import chosen, options
+from boost_qa.checks.results.extract import Final, final
+from boost_qa.checks.results.quantities import FACTORS, Quantity
+from boost_qa.checks.results.statements import bare
 
 Kind = Literal["math", "choice", "code", "text"]
 LONGEST = 100_000

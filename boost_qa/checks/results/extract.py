@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from boost_qa.checks.quantities import Quantity, plain_text, quantities
-from boost_qa.checks.statements import INLINE, SENTENCE_END, bare, different, leading, read, result, statements
+from boost_qa.checks.results.quantities import Quantity, plain_text, quantities
+from boost_qa.checks.results.statements import INLINE, SENTENCE_END, bare, different, leading, read, result, statements
 
 How = Literal["bare", "boxed", "hash", "said", "bold", "last line", "equals", "last sentence", "nothing"]
 

@@ -1,0 +1,1 @@
+"""How somebody speaks: prose, its language, its end, and what it withholds."""
