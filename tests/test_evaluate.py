@@ -154,7 +154,7 @@ CHECKED = Item("c", "?", tests="assert f(1) == 2\n", start="", entry="f")
 
 
 def test_code_passes_only_by_passing_the_tests(tmp_path):
-    from boost_qa.checks.isolation import Isolation
+    from boost_qa.isolation import Isolation
 
     replies = {
         "```python\ndef f(x):\n    return x + 1\n```": 1.0,
