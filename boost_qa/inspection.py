@@ -166,28 +166,27 @@ def with_checks(casts: Mapping[str, Cast], recipe: Recipe) -> dict[str, Cast]:
     found: dict[str, Cast] = {}
     if settings.answers and settings.answers.judge:
         found[CHECKS] = {JUDGE: agent_for(recipe, settings.answers.judge, JUDGE, CHECKS)}
-    judge = found.get(CHECKS, {}).get(JUDGE)
-    found |= {scenario: _watched(cast, settings, recipe.seed, judge) for scenario, cast in casts.items()}
+    found |= {scenario: _watched(cast, settings, recipe.seed) for scenario, cast in casts.items()}
     return found
 
 
-def _watched(cast: Cast, settings: Checks, seed: int, judge: Agent | None) -> Cast:
+def _watched(cast: Cast, settings: Checks, seed: int) -> Cast:
     found = {}
     for role, agent in cast.items():
         if settings.injection and settings.injection.canary:
             told = injection.planted(agent.prompt.role, injection.canary(seed, "", role))
             agent = replace(agent, prompt=replace(agent.prompt, role=told))
         if settings.answers and role == "weak_student" and settings.answers.weak_right != "keep":
-            agent = replace(agent, accepts=_mistaken(settings.answers, judge))
+            agent = replace(agent, accepts=_mistaken(settings.answers))
         if settings.answers and role in LAST_SPEAKERS and settings.answers.final_wrong != "keep":
-            agent = replace(agent, accepts=_correct(judge))
+            agent = replace(agent, accepts=_correct)
         found[role] = agent
     return found
 
 
-def _mistaken(settings: Answers, judge: Agent | None) -> Accepts:
+def _mistaken(settings: Answers) -> Accepts:
     async def accepts(record: Record, text: str) -> str | None:
-        if (await answers.verdict(record, text, judge)).verdict != "right":
+        if (await answers.agreement(record, text)).verdict != "right":
             return None
         if settings.weak_right == "ask_again":
             return WEAK_RIGHT
@@ -196,11 +195,8 @@ def _mistaken(settings: Answers, judge: Agent | None) -> Accepts:
     return accepts
 
 
-def _correct(judge: Agent | None) -> Accepts:
-    async def accepts(record: Record, text: str) -> str | None:
-        return FINAL_WRONG if (await answers.verdict(record, text, judge)).verdict == "wrong" else None
-
-    return accepts
+async def _correct(record: Record, text: str) -> str | None:
+    return FINAL_WRONG if (await answers.agreement(record, text)).verdict == "wrong" else None
 
 
 def without_personal_data(records: Iterable[Record]) -> tuple[list[Record], dict[str, dict[str, int]]]:

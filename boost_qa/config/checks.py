@@ -22,7 +22,9 @@ class Answers(Strict):
         "keep", description="a last turn that is wrong: kept and labelled, or asked again (`drop` decides the rest)"
     )
     judge: AgentSettings | None = Field(
-        None, description="decides where the reference is free text and nothing can be compared; null: unknown"
+        None,
+        description="decides where the reference is free text and nothing can be compared, once for each finished "
+        "dialogue: what it says labels and drops, but makes nobody be asked again; null: unknown",
     )
     seconds: float = Field(3.0, gt=0, description="for one comparison; then its process is ended, and it is unknown")
     memory_mib: int = Field(1024, ge=256, description="of a process that compares")
