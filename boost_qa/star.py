@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -25,7 +26,7 @@ from boost_qa.star_agents.bank import MemoryBank
 from boost_qa.star_agents.evolution import Evolution
 from boost_qa.star_agents.ifd import Likelihood
 from boost_qa.star_agents.judge import Verdict
-from boost_qa.star_agents.scoring import likelihood
+from boost_qa.star_agents.scoring import AGAIN, FIRST, likelihood
 from boost_qa.star_agents.selection import BASE_JUDGED, choose, dual_scores, final_scores
 from boost_qa.types import Dialogue, Record
 
@@ -34,13 +35,16 @@ from boost_qa.types import Dialogue, Record
 class Sample:
     """A candidate, or the base sample, with what was found out about it.
 
-    `judged` is Eq. 6, `score` Eq. 7; both None where it could not be scored, for the reason in `why`.
+    `judged` is Eq. 6, `score` Eq. 7; both None where it could not be scored, for the reason in `why`. What the scorers
+    say `again`, of the same text in another layout, is for the report alone.
     """
 
     pair: str
     dialogue: Dialogue | None = None
     small: Likelihood | None = None
     large: Likelihood | None = None
+    small_again: Likelihood | None = None
+    large_again: Likelihood | None = None
     verdict: Verdict | None = None
     judged: float | None = None
     score: float | None = None
@@ -160,12 +164,13 @@ class Tailor:
     ) -> Iterator[tuple[Job[Any], str]]:
         dialogue, agent = sample.dialogue, self.planned.casts["star"]["judge"]
         assert dialogue is not None
-        for what, scorer in (("small", self.star.small), ("large", self.star.large)):
-            place = f"{pairs.scenario(sample.pair)}/{what}"
-            yield Job(record.id, place, lambda scorer=scorer: likelihood(dialogue, scorer), 1, kind=what), what  # type: ignore[misc]
+        for suffix, layout in (("", FIRST), ("_again", AGAIN))[: 1 + self.star.retest]:
+            for what, scorer in ((f"small{suffix}", self.star.small), (f"large{suffix}", self.star.large)):
+                start = partial(likelihood, dialogue, scorer, layout)
+                yield Job(record.id, f"{pairs.scenario(sample.pair)}/{what}", start, 1, kind=what), what
         if not is_base:
-            start = lambda: judge.verdict(record, base, dialogue, agent)  # noqa: E731
-            yield Job(record.id, judge.scenario(sample.pair), start, judge.CALLS, kind=judge.KIND), "verdict"
+            asked = partial(judge.verdict, record, base, dialogue, agent)
+            yield Job(record.id, judge.scenario(sample.pair), asked, judge.CALLS, kind=judge.KIND), "verdict"
 
     def _choose(self, seed: Tailored) -> None:
         """Eq. 5 to 7 over the pairs drawn, the further base pairs, and the base sample if it competes."""

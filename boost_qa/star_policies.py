@@ -39,6 +39,8 @@ class Candidate:
     judged: float | None
     score: float | None
     why: str | None
+    small_again: Likelihood | None = None
+    large_again: Likelihood | None = None
 
     @property
     def gap(self) -> float | None:

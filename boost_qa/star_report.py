@@ -1,7 +1,7 @@
 """What a star run found out: `report.json` and three pictures.
 
 pairs      how often each was drawn and chosen, what it scored, and why some candidates have no score
-signal     what the gap between the scorers goes along with, which the paper does not say
+signal     what the gap between the scorers goes along with, and how well it repeats, which the paper does not say
 ablation   what the paper's policies come to on this run's candidates; only where every pair was asked
 regret     of the run, against uniform drawing and the best fixed set of pairs; only there, too
 """
@@ -20,7 +20,7 @@ from boost_qa.config import Recipe, Star
 from boost_qa.run_folder import RunFolder, write_whole
 from boost_qa.star_agents.ifd import Likelihood
 from boost_qa.star_policies import AGAINST, MEASURES, Candidate, Matrix, Seed, ablation
-from boost_qa.star_signal import Numbers, correlation, rounded
+from boost_qa.star_signal import Numbers, correlation, reliability, rounded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,18 @@ ABLATION = (
     "judged 0.5. Standard errors are over seeds; those of uniform draws are of their mean over redraws. `difference`: "
     f"to {AGAINST!r}, seed by seed. Policies select by the score that is compared here; a trained model was not asked."
 )
-NO_RETEST = "not measured: a retest needs each candidate scored twice, under another arrangement or by halves"
+HALVES = (
+    "The first, third, ... of an answer's tokens against the others, from the same pass; `whole`: stepped up to all "
+    "tokens by Spearman and Brown. It says how far the gap is more than noise of single tokens. It is no retest: both "
+    "halves have the same text, layout and models, and tokens beside each other are likely together, so it is nearer "
+    "to the most than to the least that a retest gives. Where the scorers' tokenizers differ, so do their halves."
+)
+REARRANGED = (
+    "The same texts scored once more with other role lines (star.retest): what of the gap does not hang on the layout. "
+    "Models and wording are the same, so this too is no proof that the gap means what it is taken for."
+)
+NO_HALVES = "not measured: the journal is from before halves were kept; a new run in another --output has them"
+NO_RETEST = "not measured: only with star.retest each candidate is scored twice"
 _POINTS = 2000  # of a line in a picture
 
 
@@ -81,8 +92,10 @@ def read(folder: RunFolder) -> list[Seed]:
 
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:
-    small, large = (Likelihood(**row[size]) if row[size] else None for size in ("small", "large"))
-    return Candidate(row["pair"], small, large, row["judged"], row["score"], row["why"])
+    small, large, *again = (
+        Likelihood(**row[name]) if row.get(name) else None for name in ("small", "large", "small_again", "large_again")
+    )
+    return Candidate(row["pair"], small, large, row["judged"], row["score"], row["why"], *again)
 
 
 # --- figures -------------------------------------------------------------------------------------
@@ -146,7 +159,48 @@ def signal(seeds: Sequence[Seed], star: Star) -> dict[str, Any]:
         "cut": sum(each.prompt_left_out + each.answer_left_out > 0 for each in small),
         "gap_with": found,
         "ifd_small_with_ifd_large": correlation(others["ifd_small"], [each.ifd for each in large], groups),
-        "retest": NO_RETEST,
+        "halves": halves(seeds),
+        "retest": retest(seeds),
+    }
+
+
+def halves(seeds: Sequence[Seed]) -> dict[str, Any] | str:
+    """How well both halves of the answers' tokens agree on the gap and on the small scorer's IFD."""
+    found = [
+        (at, small, large)
+        for at, seed in enumerate(seeds)
+        for one in seed.candidates
+        if one.small and one.large and (small := one.small.halves) and (large := one.large.halves)
+    ]
+    pairs = [(at, (small[0], large[0]), (small[1], large[1])) for at, small, large in found]
+    return {"what": HALVES, **_repeated(pairs, half=True)} if pairs else NO_HALVES
+
+
+def retest(seeds: Sequence[Seed]) -> dict[str, Any] | str:
+    """How well the gap and the small scorer's IFD repeat under another layout."""
+    pairs = [
+        (at, (one.small, one.large), (one.small_again, one.large_again))
+        for at, seed in enumerate(seeds)
+        for one in seed.candidates
+        if one.small and one.large and one.small_again and one.large_again
+    ]
+    return {"what": REARRANGED, **_repeated(pairs, half=False)} if pairs else NO_RETEST
+
+
+Both = tuple[Likelihood, Likelihood]
+"""By the small scorer, and by the large one."""
+
+
+def _repeated(pairs: Sequence[tuple[int, Both, Both]], half: bool) -> dict[str, Any]:
+    """Two measurements of each candidate, with the number of its seed; those that overflow are left out."""
+    rows = np.array([(at, *(one.ifd for both in measured for one in both)) for at, *measured in pairs])
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    groups, small, large, small_again, large_again = rows.T
+    return {
+        "candidates": len(rows),
+        "gap": reliability(small - large, small_again - large_again, groups, half=half),
+        "ifd_small": reliability(small, small_again, groups, half=half),
+        "ifd_large": reliability(large, large_again, groups, half=half),
     }
 
 

@@ -23,7 +23,8 @@ from boost_qa.room import Room
 from boost_qa.run_folder import RunFolder, dump
 from boost_qa.runner import Stats
 from boost_qa.star import Sample, Tailor, Tailored, embedded
-from boost_qa.star_agents.scoring import ScoringEngine, model_name
+from boost_qa.star_agents.ifd import Likelihood
+from boost_qa.star_agents.scoring import AGAIN, ScoringEngine, model_name
 from boost_qa.star_report import report
 
 
@@ -81,12 +82,15 @@ def tailor(
 
 
 def _scorers(star: Star, engines: Mapping[str, Engine]) -> dict[str, Engine]:
-    """An engine for each scorer, by the name that requests carry. Where all is replayed, so is this."""
+    """An engine for each scorer, by the names that requests carry. Where all is replayed, so is this."""
     found: dict[str, Engine] = {}
     replayed = all(isinstance(engine, ReplayEngine) for engine in engines.values())
     for name in (star.small, star.large):
         given = engines.get(model_name(name))
         found[model_name(name)] = given or (ReplayEngine() if replayed else ScoringEngine(name))
+        if star.retest:
+            again = model_name(name, AGAIN)
+            found[again] = engines.get(again) or found[model_name(name)]
     return found
 
 
@@ -126,11 +130,14 @@ def _candidate(seed: Tailored, sample: Sample) -> dict[str, Any]:
         "record": seed.record.id,
         **_scores(sample),
         "drawn": sample.pair in seed.drawn,
-        "small": dataclasses.asdict(sample.small) if sample.small else None,
-        "large": dataclasses.asdict(sample.large) if sample.large else None,
+        **{name: _fields(getattr(sample, name)) for name in ("small", "large", "small_again", "large_again")},
         "verdicts": [sample.verdict.first, sample.verdict.second] if sample.verdict else None,
         "turns": [{"speaker": turn.speaker, "side": turn.side, "text": turn.text} for turn in turns],
     }
+
+
+def _fields(found: Likelihood | None) -> dict[str, Any] | None:
+    return dataclasses.asdict(found) if found else None
 
 
 def _scores(sample: Sample) -> dict[str, Any]:

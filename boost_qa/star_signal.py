@@ -49,6 +49,40 @@ def correlation(x: ArrayLike, y: ArrayLike, groups: ArrayLike, resamples: int = 
     return {"n": n, "groups": size, "resamples": resamples if size > 1 else 0, **found}
 
 
+def reliability(one: ArrayLike, other: ArrayLike, groups: ArrayLike, *, half: bool) -> dict[str, Any]:
+    """How well one measurement of the same rows repeats another: their `correlation`, and how often the best repeats.
+
+    Args:
+        one, other: (n,) both measurements.
+        half: whether each is from half of what is measured. Then `whole` is what the whole would reach by Spearman and
+            Brown's formula, 2 rho / (1 + rho): it takes the halves for two samples that are alike and independent, and
+            is meant for products of moments, so that on ranks it is an approximation.
+
+    Returns:
+        `correlation`, and `same_best`: among `groups` of two rows or more, the share in which the same row is the
+        largest both times, and the share that chance alone would give. The first row counts where several are largest.
+    """
+    found = correlation(one, other, groups)
+    if half:
+        for each in (found["all"], found["within"]):
+            each["whole"] = {name: _stepped_up(each[name]) for name in ("rho", "low", "high")}
+    names, x, y = np.asarray(groups), np.asarray(one, float), np.asarray(other, float)
+    rows = [np.flatnonzero(names == name) for name in np.unique(names)]
+    several = [each for each in rows if len(each) > 1]
+    same = [int(np.argmax(x[each]) == np.argmax(y[each])) for each in several]
+    by_chance = [1 / len(each) for each in several]
+    found["same_best"] = {
+        "groups": len(several),
+        "share": rounded(float(np.mean(same)) if same else math.nan),
+        "by_chance": rounded(float(np.mean(by_chance)) if same else math.nan),
+    }
+    return found
+
+
+def _stepped_up(rho: float | None) -> float | None:
+    return None if rho is None or rho <= -1 else rounded(2 * rho / (1 + rho))
+
+
 def rounded(value: float) -> float | None:
     """Six digits, which are the same wherever it was computed; None for what is no number."""
     return float(f"{value:.6g}") + 0.0 if math.isfinite(value) else None

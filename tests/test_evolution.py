@@ -11,7 +11,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from boost_qa.star_agents import bank as bank_module
@@ -55,6 +55,7 @@ def test_no_candidates_no_scores():
     assert dual_scores([], []) == [] and final_scores([], []) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1e308), st.floats(0, 1e308)), max_size=8))
 def test_dual_scores_lie_within_0_and_1_and_the_largest_gap_has_1(pairs):
     small, large = [one for one, _ in pairs], [other for _, other in pairs]
@@ -234,6 +235,7 @@ def evolutions(draw) -> Evolution:
     )
 
 
+@settings(deadline=None)
 @given(evolutions(), st.data())
 def test_what_always_holds(evolution, data):
     for _ in range(data.draw(st.integers(1, 15))):
@@ -252,6 +254,7 @@ def test_what_always_holds(evolution, data):
             assert p == before
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=12), shares)
 def test_lifted_keeps_the_sum_the_floor_and_the_proportions(weights, share):
     total = math.fsum(weights)
@@ -317,6 +320,7 @@ def test_draws_from_the_neighbourhood_have_the_exact_probabilities():
     assert chi_square(counts, expected) < 16.3
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(0, 14), st.sets(st.sampled_from(NAMES)), st.integers(0, 14), st.integers())
 def test_draws_are_different_and_as_many_near_ones_as_asked_for(count, m, near, from_near, seed):
     evolution = Evolution(NAMES[:count], seeds=1)
@@ -471,6 +475,7 @@ def test_neighbours_closer_than_float32_can_tell_are_told_apart():
         assert filled(vectors).near(query, 10) == [str(row) for row in nearest]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 12), st.integers(0, 1000))
 def test_ties_go_to_the_earlier(count, n, seed):
     """Few directions in the plane, so that most vectors have copies."""

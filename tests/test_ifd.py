@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import test_template
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import FAMILIES, tiny, tiny_tokenizer
 from tokenizers import Regex, Tokenizer, pre_tokenizers
@@ -19,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHea
 from boost_qa.errors import ModelError, SourceError
 from boost_qa.star_agents.ifd import Likelihood, Skipped
 from boost_qa.star_agents.layout import Parts, Typesetter
-from boost_qa.star_agents.scorer import WASTE, Scorer, batches
+from boost_qa.star_agents.scorer import WASTE, WORTH, Scorer, alike, batches
 from boost_qa.train.template import DialogueTokenizer
 from boost_qa.types import Message
 
@@ -59,6 +60,27 @@ def test_ifd_is_exact_where_perplexities_overflow():
     found = Likelihood(tokens=10, conditioned=10_000.0, alone=10_000.0 + 10 * math.log(2))
     assert found.perplexity == math.inf and found.ifd == pytest.approx(0.5)
     assert Likelihood(1, 2000.0, 0.0).ifd == math.inf and Likelihood(1, 0.0, 2000.0).ifd == 0
+
+
+def test_halves_by_hand():
+    """Nats 1, 5, 2 given the prompt and 4, 4, 6 alone: the odd tokens are the first and the third."""
+    odd, even = Likelihood(3, 8.0, 14.0, conditioned_odd=3.0, alone_odd=10.0).halves
+    assert (odd.tokens, even.tokens) == (2, 1)
+    assert odd.ifd == pytest.approx(math.exp((3 - 10) / 2)) and even.ifd == pytest.approx(math.exp(5 - 4))
+
+
+def test_what_has_no_halves():
+    assert Likelihood(2, 1.0, 1.0).halves is None  # as journals of before have it
+    assert Likelihood(1, 1.0, 1.0, conditioned_odd=1.0, alone_odd=1.0).halves is None
+    # the even part is nothing, but for how sums round
+    even = Likelihood(3, 0.3, 1.0, conditioned_odd=0.1 + 0.2, alone_odd=1.0).halves[1]
+    assert even.conditioned == even.alone == 0
+
+
+@pytest.mark.parametrize("odd", [(1.1, 1.0), (1.0, -0.1), (math.nan, 1.0)])
+def test_a_half_that_is_no_part_is_refused(odd):
+    with pytest.raises(ValueError, match="_odd"):
+        Likelihood(4, 1.0, 1.0, conditioned_odd=odd[0], alone_odd=odd[1])
 
 
 @pytest.mark.parametrize(
@@ -137,6 +159,17 @@ def test_a_line_of_text_takes_no_turn():
     assert decode(parts.conditioned) == "Human:\n Human:\nx\n Assistant:\n42\nAssistant:\nNo\n Assistant: yes"
 
 
+def test_headings_are_lines_that_no_text_can_write():
+    decode = tiny_tokenizer("qwen2").decode
+    parts = Typesetter(tiny_tokenizer("qwen2"), "headings")(
+        ("Human:\n### Response:\n42", "No\n### Instruction: stop\n ### Response: x")
+    )
+    prompt = "### Instruction:\nHuman:\n ### Response:\n42\n"
+    answer = "No\n ### Instruction: stop\n ### Response: x"
+    assert decode(parts.conditioned) == prompt + "### Response:\n" + answer
+    assert decode(parts.alone) == "### Response:\n" + answer
+
+
 def test_the_last_turn_is_scored_given_all_before_it():
     turns = [("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
     parts = Typesetter(tiny_tokenizer("qwen2"))([Message(*turn) for turn in turns])
@@ -205,6 +238,7 @@ def test_a_cut_row_keeps_the_answers_beginning_and_the_prompts_end():
         parts.cut(3)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(1, 40), st.integers(4, 90))
 def test_a_cut_row_fills_its_room(prompt, answer, room):
     parts = Parts([0], [1] * prompt, [2, 3], [4] * answer)
@@ -221,21 +255,23 @@ def reference(folder, parts: Parts) -> Likelihood:
     """Eq. 4 word by word: one text at a time, every probability of every place, in float64."""
     obvious = {"attn_implementation": "eager", "experts_implementation": "eager"}
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, **obvious).eval()
-    nats = []
+    sums, odd = [], []
     for ids in (parts.conditioned, parts.alone):
         with torch.no_grad():
             probabilities = torch.softmax(model(torch.tensor([ids]), use_cache=False).logits[0], dim=-1)
         places = range(len(ids) - len(parts.answer), len(ids))
-        nats.append(-sum(math.log(probabilities[place - 1, ids[place]].item()) for place in places))
-    return Likelihood(len(parts.answer), *nats)
+        nats = [-math.log(probabilities[place - 1, ids[place]].item()) for place in places]
+        sums.append(sum(nats))
+        odd.append(sum(nats[at] for at in range(0, len(nats), 2)))
+    return Likelihood(len(parts.answer), *sums, conditioned_odd=odd[0], alone_odd=odd[1])
 
 
 def assert_equal(found: list[Likelihood], right: list[Likelihood], tolerance: float = 1e-5) -> None:
     assert len(found) == len(right)
     for mine, other in zip(found, right, strict=True):
         assert mine.tokens == other.tokens
-        assert mine.conditioned / mine.tokens == pytest.approx(other.conditioned / mine.tokens, abs=tolerance)
-        assert mine.alone / mine.tokens == pytest.approx(other.alone / mine.tokens, abs=tolerance)
+        for name in ("conditioned", "alone", "conditioned_odd", "alone_odd"):
+            assert getattr(mine, name) / mine.tokens == pytest.approx(getattr(other, name) / mine.tokens, abs=tolerance)
         assert mine.ifd == pytest.approx(other.ifd, abs=tolerance)
 
 
@@ -266,6 +302,56 @@ def test_scores_depend_on_no_order(spread):
     scorer = Scorer(str(folder), dtype="float32", device="cpu")
     assert_equal(list(scorer.score([PAIRS[place] for place in places])), [right[place] for place in places])
     assert list(scorer.score(PAIRS)) == list(scorer.score(PAIRS))
+
+
+# of three records, one with a prompt too short to be worth anything, and in no order; two answers are the same
+CANDIDATES = [(text(words, words), text(3 + 7 * n % 31, n % 5)) for n in range(6) for words in (60, 1, 25)]
+CANDIDATES[3] = (CANDIDATES[3][0], "x")
+
+
+class Tokens:
+    """Counts the tokens that go through a model's layers, padding included."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.seen = 0
+        scorer.model.get_input_embeddings().register_forward_hook(self.count)
+
+    def count(self, module, args, output) -> None:
+        self.seen += args[0].numel()
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 300, 4096])
+def test_a_prompt_of_many_answers_is_computed_once_to_the_same_scores(spread, batch_tokens):
+    folder, _ = spread
+    scorer = Scorer(str(folder), dtype="float32", batch_tokens=batch_tokens, device="cpu")
+    right = [reference(folder, scorer.typeset(pair)) for pair in CANDIDATES]
+    tokens = Tokens(scorer)
+    assert_equal(list(scorer.score(CANDIDATES)), right)
+    laid = [scorer.typeset(pair) for pair in CANDIDATES]
+    saved = 5 * sum(len(laid[at].conditioned) - len(laid[at].answer) - 1 for at in (0, 2))
+    whole = sum(len(parts.conditioned) + len(parts.alone) for parts in laid)
+    assert tokens.seen <= (1 + WASTE) * (whole - saved) < whole
+
+
+def test_prompts_that_were_cut_differently_are_not_taken_for_one(llama):
+    pairs = [(text(90, 1), text(words, words)) for words in (2, 4, 20, 20, 20, 60)]
+    scorer = Scorer(str(llama), dtype="float32", device="cpu", max_tokens=64)
+    found = list(scorer.score(pairs))
+    assert len({each.prompt_left_out for each in found}) > 2
+    assert_equal(
+        [replace(each, prompt_left_out=0, answer_left_out=0) for each in found],
+        [reference(llama, scorer.typeset(pair).cut(64)) for pair in pairs],
+    )
+
+
+def test_another_arrangement_is_the_same_model(llama):
+    scorer = Scorer(str(llama), dtype="float32", device="cpu")
+    again = scorer.arranged("headings")
+    assert again.model is scorer.model
+    found = list(again.score(PAIRS))
+    assert found == list(Scorer(str(llama), dtype="float32", device="cpu", template="headings").score(PAIRS))
+    assert [each.tokens for each in found] == [each.tokens for each in scorer.score(PAIRS)]
+    assert all(each.ifd != other.ifd for each, other in zip(found, scorer.score(PAIRS), strict=True))
 
 
 def test_bfloat16_is_near(spread):
@@ -305,6 +391,7 @@ SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "nu
         ("gemma2", SMALL | {"num_key_value_heads": 1, "head_dim": 16, "final_logit_softcapping": 2.0}),
         ("cohere", SMALL | {"logit_scale": 0.5}),
         ("granite", SMALL | {"logits_scaling": 3.0}),
+        ("mistral", SMALL | {"num_key_value_heads": 1, "sliding_window": 8}),
         ("mixtral", SMALL | {"num_key_value_heads": 1, "num_local_experts": 2}),
         ("gpt_neox", SMALL | {"max_position_embeddings": 256}),
         ("opt", {"hidden_size": 32, "ffn_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -315,9 +402,10 @@ SMALL = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "nu
 )  # fmt: skip
 def test_what_models_do_to_their_logits_is_kept(tmp_path, kind, shape):
     folder = other_model(tmp_path / kind, kind, **shape)
-    typeset = Typesetter(tiny_tokenizer("qwen2"))
-    found = list(Scorer(folder, dtype="float32", device="cpu").score(PAIRS[:4]))
-    assert_equal(found, [reference(folder, typeset(pair)) for pair in PAIRS[:4]], 2e-5)
+    typeset, rows = Typesetter(tiny_tokenizer("qwen2")), PAIRS[:4] + CANDIDATES[:9:3]
+    scorer = Scorer(folder, dtype="float32", device="cpu")
+    assert (scorer._forward.before is None) == (kind == "mamba"), "whether prompts are computed once"
+    assert_equal(list(scorer.score(rows)), [reference(folder, typeset(pair)) for pair in rows], 2e-5)
 
 
 def test_a_model_that_looks_ahead_is_refused(tmp_path):
@@ -353,6 +441,8 @@ def test_the_worked_example(tmp_path):
     (found,) = Scorer(str(tmp_path), dtype="float32", device="cpu").score([("q", "ab")])
     assert found.tokens == 2
     assert found.alone == pytest.approx(math.log(5), abs=1e-6)
+    assert found.alone_odd == pytest.approx(math.log(2), abs=1e-6)
+    assert found.conditioned_odd == pytest.approx(math.log(5), abs=1e-6)
     assert found.conditioned == pytest.approx(math.log(12.5), abs=1e-6)
     assert found.ifd == pytest.approx(2.5**0.5, abs=1e-6)
 
@@ -386,6 +476,7 @@ def test_rows_are_read_a_window_at_a_time(llama):
     assert len(read) == 3 and len(list(scores)) == 8
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 500), max_size=60), st.integers(1, 2000))
 def test_batches_hold_every_text_once_and_little_padding(lengths, budget):
     found = batches(lengths, budget)
@@ -396,6 +487,19 @@ def test_batches_hold_every_text_once_and_little_padding(lengths, budget):
         assert min(lengths[place] for place in batch) >= (1 - WASTE) * longest
     assert [lengths[place] for batch in found for place in batch] == sorted(lengths, reverse=True)
     assert batches([10] * 10, 50) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]  # and fills what it may
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.text("ab", max_size=3), st.integers(1, 4)), max_size=20))
+def test_what_is_computed_once_is_what_texts_share(rows):
+    texts = [[ord(letter) for letter in prompt] + [0] * (1 + answer) for prompt, answer in rows]
+    answers = [answer for _, answer in rows]
+    found = alike(texts, answers)
+    assert sorted(place for _, places in found for place in places) == list(range(len(texts)))
+    for shared, places in found:
+        assert len({tuple(texts[place][:shared]) for place in places}) == 1 and places
+        assert not shared or len(places) * shared - shared > WORTH * sum(len(texts[place]) for place in places)
+        assert all(not shared or len(texts[place]) == shared + 1 + answers[place] for place in places)
 
 
 def test_what_is_no_language_model_is_refused(tmp_path, llama):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import Scripted
 
@@ -648,6 +648,7 @@ def test_verdict_is_read_strictly(reply, letter):
     assert judge.read(reply) == letter
 
 
+@settings(deadline=None)
 @given(st.text("[]ABC ", max_size=12))
 def test_reading_finds_exactly_one_or_nothing(text):
     there = {letter for letter in "ABC" if f"[[{letter}]]" in text}
@@ -715,6 +716,7 @@ def test_no_text_can_end_its_own_block(tmp_path, place):
     assert {"QUESTION", "ANSWER A", "ANSWER B", "ITS ANSWER", "END OF THE MATERIAL"} <= set(plain)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_bars_keep_every_line(text):
     lines = judge.barred(text).splitlines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from itertools import combinations
 from random import Random
 
@@ -21,7 +22,7 @@ from boost_qa.star_agents.ifd import Likelihood
 from boost_qa.star_agents.scoring import model_name
 from boost_qa.star_policies import AGAINST, Candidate, Matrix, Seed, ablation, mean
 from boost_qa.star_report import regret, report
-from boost_qa.star_signal import correlation
+from boost_qa.star_signal import correlation, reliability
 from boost_qa.summary import summary
 from boost_qa.types import Call, Reply
 
@@ -87,6 +88,35 @@ def test_copies_of_a_candidate_make_no_interval_narrower():
     twice = correlation(np.repeat(x, 2), np.repeat(x + y, 2), np.repeat(np.arange(20), 2))
     assert twice["all"] == once["all"] and once["all"]["low"] < once["all"]["rho"] < once["all"]["high"]
     assert correlation(x, y, np.zeros(20))["all"]["low"] is None  # one group cannot be drawn again
+
+
+def test_reliability_by_hand():
+    """Over all 1 - 6 x 2 / (4 x 15) = 0.8, stepped up 1.6 / 1.8; within groups 1 and -1, together 0."""
+    found = reliability([1, 2, 4, 3], [10, 20, 30, 40], [0, 0, 5, 5], half=True)
+    assert found["all"]["rho"] == 0.8 and found["all"]["whole"]["rho"] == pytest.approx(8 / 9, rel=1e-5)
+    assert found["within"]["rho"] == 0 and found["within"]["whole"]["rho"] == 0
+    assert found["same_best"] == {"groups": 2, "share": 0.5, "by_chance": 0.5}
+    assert "whole" not in reliability([1, 2, 4, 3], [10, 20, 30, 40], [0, 0, 5, 5], half=False)["all"]
+
+
+def test_reliability_where_there_is_none():
+    """A half that says the opposite cannot be stepped up; a group of one has no best."""
+    found = reliability([1, 2, 3], [3, 2, 1], [0, 0, 0], half=True)
+    assert found["all"]["rho"] == -1 and found["all"]["whole"]["rho"] is None
+    assert found["same_best"] == {"groups": 1, "share": 0.0, "by_chance": pytest.approx(1 / 3, rel=1e-5)}
+    alone = reliability([1, 2], [1, 2], [0, 1], half=True)["same_best"]
+    assert alone == {"groups": 0, "share": None, "by_chance": None}
+
+
+def test_the_step_up_finds_what_the_whole_would_reach():
+    """Of 2,000 rows, each with as much noise as truth in each of two halves: halves 1/2, wholes 2/3."""
+    rng = np.random.default_rng(5)
+    truth, groups = rng.normal(size=2000), np.arange(2000) // 5
+    half, other, whole, again = truth + rng.normal(size=(4, 2000)) * np.array([[1, 1, 0.5**0.5, 0.5**0.5]]).T
+    stepped = reliability(half, other, groups, half=True)["all"]
+    assert stepped["rho"] == pytest.approx(0.5, abs=0.06)
+    assert stepped["whole"]["rho"] == pytest.approx(rho(whole, again), abs=0.05)
+    assert stepped["whole"]["low"] < stepped["whole"]["rho"] < stepped["whole"]["high"]
 
 
 # --- policies, on four seeds ---------------------------------------------------------------------
@@ -243,7 +273,68 @@ def test_a_gap_that_is_length_is_found_out(every):
     judged = found["gap_with"]["judged"]
     assert judged["n"] == 72 and judged["within"]["rho"] == -1 and -1 < judged["all"]["rho"] < -0.9
     assert found["ifd_small_with_ifd_large"]["all"]["rho"] == 1
-    assert found["retest"].startswith("not measured")
+    # whose journal has no halves, as those of before
+    assert found["halves"].startswith("not measured") and "another --output" in found["halves"]
+    assert found["retest"].startswith("not measured") and "star.retest" in found["retest"]
+
+
+def halved(size: str, even_says: int):
+    """As `weighed`, with tokens that say all of the gap in the odd half and `even_says` times as much in the even one.
+
+    An answer under headings has the half as long a gap in reverse."""
+
+    def answer(call: Call) -> Reply:
+        found = json.loads(weighed(size)(call).text)
+        gap, tokens = found["conditioned"] - found["alone"], found["tokens"]
+        assert tokens % 2 == 0
+        if "headings" in call.request.model:
+            found["conditioned"] = found["alone"] - gap / 2
+        else:
+            found["conditioned"] = found["alone"] + gap / 2 * (1 + even_says)
+        return Reply(
+            json.dumps(found | {"alone_odd": found["alone"] / 2, "conditioned_odd": found["alone"] / 2 + gap / 2})
+        )
+
+    return answer
+
+
+def even(call: Call) -> Call:
+    """The record's last digit makes the length odd or even."""
+    return replace(call, record=call.record[:-1] + "02468"[ord(call.record[-1]) % 5])
+
+
+@pytest.mark.parametrize("even_says", [1, -1])
+def test_halves_and_the_other_layout_are_told_apart(tmp_path, even_says):
+    names = {f"likelihood by {name}{more}": size
+             for name, size in (("s", "small"), ("l", "large")) for more in ("", " under headings")}  # fmt: skip
+    scorers = {
+        name: Scripted(lambda call, size=size: halved(size, even_says)(even(call)), slots=8)
+        for name, size in names.items()
+    }
+    run = generate(recipe(every_pair=True, retest=True), tmp_path / "run", engines=lengths() | scorers, show=False)
+    found = result(run)["signal"]
+    assert found["halves"]["candidates"] == found["retest"]["candidates"] == 96
+    for name in ("ifd_small", "ifd_large", "gap"):
+        assert found["halves"][name]["within"]["rho"] == even_says, name
+        assert found["halves"][name]["same_best"]["share"] == (even_says > 0)
+    assert found["halves"]["gap"]["same_best"] == {"groups": 24, "share": float(even_says > 0), "by_chance": 0.25}
+    rows = [json.loads(line) for line in run.candidates_file.read_text("utf-8").splitlines()]
+    assert all(row["small_again"]["tokens"] == row["small"]["tokens"] for row in rows)
+    if even_says > 0:
+        assert found["retest"]["gap"]["within"]["rho"] == -1
+
+
+def test_a_retest_changes_no_choice(every, tmp_path):
+    asked = lengths()
+    asked |= {
+        f"{name} under headings": Scripted(engine.answer) for name, engine in asked.items() if "likelihood" in name
+    }
+    run = generate(recipe(every_pair=True, retest=True), tmp_path / "run", engines=asked, show=False)
+    for file in ("dialogues_file", "history_file"):
+        assert getattr(run, file).read_bytes() == getattr(every, file).read_bytes()
+    found = result(run)["signal"]["retest"]
+    assert found["gap"]["all"]["rho"] == found["gap"]["within"]["rho"] == found["gap"]["same_best"]["share"] == 1
+    assert "whole" not in found["gap"]["all"]
 
 
 def test_every_candidate_of_such_a_run_is_judged(every):

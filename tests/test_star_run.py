@@ -162,6 +162,12 @@ def test_a_scorer_of_another_revision_is_refused(run, tmp_path):
         generate(recipe(), tmp_path / "run", engines=engines(**{model_name("s"): other}), show=False)
 
 
+def test_a_recipe_without_a_retest_is_what_it_was_before_there_was_one():
+    assert "retest" not in recipe().content()["star"] and "retest" not in recipe().model_dump()["star"]
+    assert recipe(retest=True).content()["star"]["retest"] is True
+    assert Recipe.model_validate(recipe(retest=True).model_dump(mode="json")) == recipe(retest=True)
+
+
 def test_the_builder_serves_it(run):
     import boost_qa
 

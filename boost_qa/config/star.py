@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from boost_qa.config.classroom import (
     AgentSettings,
@@ -105,6 +105,9 @@ class Star(Strict):
     every_pair: bool = Field(
         False, description="ask all pairs for each seed, so that policies can be compared on the same candidates"
     )
+    retest: bool = Field(
+        False, description="score each sample once more under another layout, to see how well the gap repeats"
+    )
 
     @property
     def drawable(self) -> list[str]:
@@ -117,6 +120,14 @@ class Star(Strict):
             f"pairs.{name}.{key}": agent for name, pair in self.pairs.items() for key, agent in pair.agents().items()
         }
         return pairs | {"judge": self.judge}
+
+    @model_serializer(mode="wrap")
+    def _without_a_retest(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """So that runs begun before there was one keep their digests."""
+        dumped: dict[str, Any] = dump(self)
+        if not dumped.get("retest", True):
+            del dumped["retest"]
+        return dumped
 
     @field_validator("pairs")
     @classmethod

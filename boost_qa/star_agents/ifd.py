@@ -17,10 +17,11 @@ class Likelihood:
 
     `conditioned` and `alone` are sums of negative log-likelihoods in nats over the answer's `tokens`, the same
     tokens in both. `prompt_left_out` and `answer_left_out` count the tokens of prompt and answer that were
-    cut away and had no part in it.
+    cut away and had no part in it. `conditioned_odd` and `alone_odd` are the parts of both sums that the first,
+    third, ... of the answer's tokens make up; None where nobody kept them.
 
     Raises:
-        ValueError: for no tokens, or for a sum that is negative, infinite or not a number.
+        ValueError: for no tokens, for a sum that is negative, infinite or not a number, or a part above its sum.
     """
 
     tokens: int
@@ -28,13 +29,20 @@ class Likelihood:
     alone: float
     prompt_left_out: int = 0
     answer_left_out: int = 0
+    conditioned_odd: float | None = None
+    alone_odd: float | None = None
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
             raise ValueError("an answer without tokens has no likelihood")
-        for name, nats in (("conditioned", self.conditioned), ("alone", self.alone)):
+        for name, nats, odd in (
+            ("conditioned", self.conditioned, self.conditioned_odd),
+            ("alone", self.alone, self.alone_odd),
+        ):
             if not 0 <= nats < math.inf:
                 raise ValueError(f"{name}: {nats} is no sum of negative log-likelihoods")
+            if odd is not None and not 0 <= odd <= nats * (1 + 1e-9):  # sums in another order differ in the last bits
+                raise ValueError(f"{name}_odd: {odd} is no part of {nats}")
 
     @property
     def perplexity(self) -> float:
@@ -59,6 +67,18 @@ class Likelihood:
         which ranks answers differently.
         """
         return _exp(self.log_ifd)
+
+    @property
+    def halves(self) -> tuple[Likelihood, Likelihood] | None:
+        """As if every second token of the answer were all of it: the odd ones, the even ones.
+
+        Each token is still predicted from all before it. None where the parts were not kept, or for a single token.
+        """
+        if self.conditioned_odd is None or self.alone_odd is None or self.tokens < 2:
+            return None
+        even = (max(0.0, self.conditioned - self.conditioned_odd), max(0.0, self.alone - self.alone_odd))
+        odd = Likelihood((self.tokens + 1) // 2, self.conditioned_odd, self.alone_odd)
+        return odd, Likelihood(self.tokens // 2, *even)
 
 
 @dataclass(frozen=True, slots=True)

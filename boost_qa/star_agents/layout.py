@@ -22,11 +22,14 @@ from typing import Any, Literal, get_args
 from boost_qa.errors import ModelError, SourceError
 from boost_qa.types import Message
 
-Layout = Literal["plain", "chat"]
+Layout = Literal["plain", "chat", "headings"]
 Pair = tuple[str, str] | Sequence[Message]
 """(prompt, answer), or messages of which the last is the answer."""
 
-_ROLES = {"system": "System", "user": "Human", "assistant": "Assistant"}
+_ROLES = {
+    "plain": {"system": "System", "user": "Human", "assistant": "Assistant"},
+    "headings": {"system": "### System", "user": "### Instruction", "assistant": "### Response"},
+}
 _DATE = "".join(f" | replace('%{each}', '{datetime(2026, 1, 1).strftime('%' + each)}')" for each in "aAbBdHIjmMpSyY")
 _TODAY = f"{{%- macro strftime_now(format) -%}}{{{{ format{_DATE} }}}}{{%- endmacro -%}}"
 """Put before a chat template: it may print the date, and a score must not depend on the day."""
@@ -78,8 +81,8 @@ class Typesetter:
     Args:
         tokenizer: a fast one of transformers.
         layout: "plain" writes roles as text lines, the same for every model and the same as `template: plain` of
-            the training recipes; "chat" is the model's own chat template, whose assistant header then stands
-            before the answer alone.
+            the training recipes; "headings" does so with the headings of Alpaca's prompts, which public code for IFD
+            uses; "chat" is the model's own chat template, whose assistant header then stands before the answer alone.
 
     Raises:
         ModelError: if the tokenizer can't say where its tokens stand, or has no chat template to use.
@@ -97,8 +100,9 @@ class Typesetter:
         self._front = _front(tokenizer)
         self._controls = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         self._prefix: Callable[[Sequence[Message]], tuple[list[int], list[int], list[int], str]]
-        self._prefix = self._plain if layout == "plain" else self._chat
-        self._safe = _safe if layout == "plain" else str.strip
+        self._prefix = self._chat if layout == "chat" else self._lines
+        self._names = _ROLES.get(layout, {})
+        self._role_line = re.compile(f"^(?=({'|'.join(self._names.values())}):)", re.MULTILINE)
 
     def __call__(self, pair: Pair) -> Parts:
         """The row in tokens; `answer` is empty where its text is only space.
@@ -114,12 +118,12 @@ class Typesetter:
                 f"{self.name}: neither a beginning of text nor an assistant header stands before an answer",
                 "Use the plain layout.",
             )
-        return Parts(front, prompt, header, self._text(self._safe(_sound(answer.content)), last))
+        return Parts(front, prompt, header, self._text(self._safe(answer.content), last))
 
-    def _plain(self, before: Sequence[Message]) -> tuple[list[int], list[int], list[int], str]:
-        lines = "".join(f"{_ROLES[message.role]}:\n{_safe(_sound(message.content))}\n" for message in before)
+    def _lines(self, before: Sequence[Message]) -> tuple[list[int], list[int], list[int], str]:
+        lines = "".join(f"{self._names[message.role]}:\n{self._safe(message.content)}\n" for message in before)
         # the very first line is tokenised as the beginning of a text, which it is
-        prompt, header = self._text(lines, ""), self._text("Assistant:\n", "\n")
+        prompt, header = self._text(lines, ""), self._text(f"{self._names['assistant']}:\n", "\n")
         return self._front, prompt, header, "\n"
 
     def _chat(self, before: Sequence[Message]) -> tuple[list[int], list[int], list[int], str]:
@@ -153,6 +157,11 @@ class Typesetter:
             raise ModelError(
                 f"{self.name}: the chat template refuses the messages: {error}", "Use the plain layout."
             ) from error
+
+    def _safe(self, text: str) -> str:
+        """A line that looks like a role line is set in by a space: no text can take a turn."""
+        text = _sound(text).strip()
+        return self._role_line.sub(" ", text) if self._names else text
 
     def _control(self, piece: str) -> list[int]:
         return list(self.tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"])
@@ -191,11 +200,6 @@ def _front(tokenizer: Any) -> list[int]:
     encoding = tokenizer("a", return_special_tokens_mask=True)
     mask = encoding["special_tokens_mask"]
     return [int(id) for id in encoding["input_ids"][: mask.index(0)]]
-
-
-def _safe(text: str) -> str:
-    """A line that looks like a role line is set in by a space: no text can take a turn."""
-    return re.sub(r"^(?=(System|Human|Assistant):)", " ", text.strip(), flags=re.MULTILINE)
 
 
 def _sound(text: str) -> str:

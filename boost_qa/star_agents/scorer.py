@@ -1,52 +1,37 @@
 """How likely a causal language model finds answers, with their prompts and without: what IFD is made of.
 
-Both texts of a row go through the model in batches of similar length, padded on the right, where causal
-attention never looks. Logits are computed for the answers' tokens only, some at a time, and reduced at once:
-the memory they take depends neither on the batch nor on the length of a text.
+Both texts of a row go through the model in batches of similar length. Where many answers follow the same prompt, as
+the candidates of one seed record do, the prompt goes through it once.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from boost_qa.errors import ModelError
 from boost_qa.models.trainable import revision, trainable
+from boost_qa.star_agents.forward import Nats, answer_nats, beginning, forward, no_numbers
 from boost_qa.star_agents.ifd import Likelihood, Skipped
 from boost_qa.star_agents.layout import Layout, Pair, Parts, Typesetter
 
 try:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.modeling_outputs import MoeModelOutputWithPast
 except ImportError as error:
     raise ModelError(f"scoring answers needs {error.name}", "pip install 'boost_qa[train]'") from error
-
-_log = logging.getLogger(__name__)
 
 TooLong = Literal["cut", "skip"]
 
 WASTE = 0.15
 """The most of any row of a batch that may be padding."""
 
-_LOGITS = {"cpu": 2**23, "cuda": 2**28}
-"""Logits computed at once, four bytes each: what a processor's caches bear, or a GPU's memory."""
-
-
-@dataclass(frozen=True)
-class _Halves:
-    """A model as two functions: token ids (rows, length) to states (rows, length, size), and states (n, size) to
-    logits (n, vocabulary)."""
-
-    states: Callable[[Any], Any]
-    logits: Callable[[Any], Any]
-    device: str
-    vocabulary: int
+WORTH = 0.2
+"""A prompt is computed once for several answers where that saves this share of their tokens; below it larger batches
+are as quick (`benchmarks/ifd.py`)."""
 
 
 class Scorer:
@@ -106,7 +91,7 @@ class Scorer:
         self.revision: str | None = revision(source) or getattr(self.model.config, "_commit_hash", None)
         self.max_tokens = min(max_tokens, _context(self.model.config) or max_tokens)
         self.typeset = Typesetter(tokenizer, template)
-        self._halves = _cut(self.model, self.device)
+        self._forward = forward(self.model, self.device)
 
     def score(self, pairs: Iterable[Pair]) -> Iterator[Likelihood | Skipped]:
         """One result for each row, in order, as soon as the row's window is done.
@@ -122,17 +107,18 @@ class Scorer:
         while window := list(islice(rows, self.window)):
             yield from self._score(window)
 
+    def arranged(self, template: Layout) -> Self:
+        """The same model, with another layout before an answer. Raises ModelError as the class itself."""
+        other = copy.copy(self)
+        other.typeset = Typesetter(self.typeset.tokenizer, template)
+        return other
+
     def _score(self, window: Sequence[Pair]) -> list[Likelihood | Skipped]:
         rows = [self._row(pair) for pair in window]
         texts = [text for row in rows if isinstance(row, Parts) for text in (row.conditioned, row.alone)]
         answers = [len(row.answer) for row in rows if isinstance(row, Parts) for _ in range(2)]
         nats = iter(self._nats(texts, answers))
-        return [
-            row
-            if isinstance(row, Skipped)
-            else Likelihood(len(row.answer), next(nats), next(nats), row.prompt_left_out, row.answer_left_out)
-            for row in rows
-        ]
+        return [row if isinstance(row, Skipped) else _likelihood(row, next(nats), next(nats)) for row in rows]
 
     def _row(self, pair: Pair) -> Parts | Skipped:
         row = self.typeset(pair)
@@ -142,110 +128,64 @@ class Scorer:
             return row
         return Skipped("too_long") if self.too_long == "skip" else row.cut(self.max_tokens)
 
-    def _nats(self, texts: Sequence[list[int]], answers: Sequence[int]) -> list[float]:
+    def _nats(self, texts: Sequence[list[int]], answers: Sequence[int]) -> list[Nats]:
         """For each text the negative log-likelihood of its last tokens, as many as `answers` says."""
-        found = [0.0] * len(texts)
-        for batch in batches([len(text) for text in texts], self.batch_tokens):
-            sums = _batch_nats(self._halves, [texts[place] for place in batch], [answers[place] for place in batch])
-            for place, nats in zip(batch, sums, strict=True):
-                found[place] = nats
-        if not all(map(math.isfinite, found)):
-            raise _no_numbers(self.name, self.dtype)
+        found = [(math.nan, math.nan)] * len(texts)
+        begun = self._forward.before is not None
+        for shared, places in alike(texts, answers) if begun else [(0, list(range(len(texts))))]:
+            before = beginning(self._forward, texts[places[0]][:shared]) if shared else None
+            for batch in batches([len(texts[place]) - shared for place in places], self.batch_tokens, shared):
+                some = [places[at] for at in batch]
+                args = [texts[place] for place in some], [answers[place] for place in some]
+                for place, nats in zip(some, answer_nats(self._forward, *args, shared, before), strict=True):
+                    found[place] = nats
+        if not all(math.isfinite(nats) for nats, _ in found):
+            raise no_numbers(self.name, self.dtype)
         return found
 
 
-def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def alike(texts: Sequence[list[int]], answers: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Places of texts that begin alike, with the number of tokens to compute once; 0 for all others, together.
+
+    A beginning is all that stands before an answer but the last token, from whose state the answer is predicted.
+    """
+    by_beginning: dict[tuple[int, ...], list[int]] = {}
+    for place, (text, answer) in enumerate(zip(texts, answers, strict=True)):
+        by_beginning.setdefault(tuple(text[: -answer - 1]), []).append(place)
+    found: list[tuple[int, list[int]]] = []
+    others: list[int] = []
+    for ids, places in by_beginning.items():
+        if len(ids) * (len(places) - 1) > WORTH * sum(len(texts[place]) for place in places):
+            found.append((len(ids), places))
+        else:
+            others += places
+    return [(0, others), *found] if others else found
+
+
+def batches(lengths: Sequence[int], budget: int, before: int = 0) -> list[list[int]]:
     """Places of texts in batches of similar length, the longest first.
 
-    A batch has at most `budget` tokens with its padding, unless it is a single text, and no text in it is
-    shorter than the longest by more than `WASTE`.
+    A batch has at most `budget` tokens with its padding and the `before` that stand before each text, unless it is a
+    single text, and no text in it is shorter than the longest by more than `WASTE`.
     """
     found: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         longest = lengths[found[-1][0]] if found else 0
-        if found and longest * (len(found[-1]) + 1) <= budget and lengths[place] >= (1 - WASTE) * longest:
+        fits = found and (before + longest) * (len(found[-1]) + 1) <= budget
+        if fits and lengths[place] >= (1 - WASTE) * longest:
             found[-1].append(place)
         else:
             found.append([place])
     return found
 
 
+def _likelihood(row: Parts, conditioned: Nats, alone: Nats) -> Likelihood:
+    (given, given_odd), (bare, bare_odd) = conditioned, alone
+    left_out = row.prompt_left_out, row.answer_left_out
+    return Likelihood(len(row.answer), given, bare, *left_out, conditioned_odd=given_odd, alone_odd=bare_odd)
+
+
 # --- the model -----------------------------------------------------------------------------------
-
-
-def _batch_nats(model: _Halves, texts: Sequence[list[int]], answers: Sequence[int]) -> list[float]:
-    longest = max(map(len, texts))
-    # 0 is some token: what stands on the right of a text changes nothing in it
-    ids = torch.tensor([text + [0] * (longest - len(text)) for text in texts], device=model.device)
-    places = [
-        (row, at)
-        for row, (text, answer) in enumerate(zip(texts, answers, strict=True))
-        for at in range(len(text) - answer, len(text))
-    ]
-    row, at = torch.tensor(places, device=model.device).T
-    with torch.inference_mode():
-        # a token is predicted from the state before it
-        states, targets = model.states(ids)[row, at - 1], ids[row, at]
-        each = max(1, _LOGITS.get(torch.device(model.device).type, 2**28) // model.vocabulary)
-        nats = [
-            -model.logits(some).log_softmax(-1, dtype=torch.float32).gather(-1, wanted[:, None])[:, 0]
-            for some, wanted in zip(states.split(each), targets.split(each), strict=True)
-        ]
-        return [float(part.sum()) for part in torch.cat(nats).cpu().double().split(list(answers))]
-
-
-class _Given(torch.nn.Module):  # type: ignore[misc]
-    """Stands in for a model's layers and gives states that were computed before."""
-
-    states: Any = None
-
-    @property
-    def decoder(self) -> _Given:  # which some models call instead
-        return self
-
-    def forward(self, *_: Any, **__: Any) -> Any:
-        return MoeModelOutputWithPast(last_hidden_state=self.states)  # has the fields of all other outputs, too
-
-
-def _cut(model: Any, device: str) -> _Halves:
-    """The layers apart from what the model's own forward does after them: head, scaling, capping.
-
-    Where a model cannot be taken apart its logits are computed whole, which is as right, and larger.
-
-    Raises:
-        ModelError: if what stands behind a text changes its scores, or they are no numbers.
-    """
-    name = model.name_or_path
-    vocabulary = int(model.config.get_text_config().vocab_size)
-    whole = _Halves(lambda ids: model(input_ids=ids, use_cache=False).logits, lambda states: states, device, vocabulary)
-    given, rest = _Given(), copy.copy(model)
-    rest._modules = {**model._modules, model.base_model_prefix: given}  # the model itself stays as it is
-
-    def logits(states: Any) -> Any:
-        given.states = states[None]
-        return rest(input_ids=torch.zeros(1, len(states), dtype=torch.long, device=device), use_cache=False).logits[0]
-
-    layers = model.base_model
-    cut = replace(whole, states=lambda ids: layers(input_ids=ids, use_cache=False).last_hidden_state, logits=logits)
-    texts, answers = [[id % vocabulary for id in ids] for ids in (range(1, 9), range(9, 12))], [5, 2]
-    exact = [_batch_nats(whole, [text], [answer])[0] for text, answer in zip(texts, answers, strict=True)]
-    if not all(map(math.isfinite, exact)):
-        raise _no_numbers(name, str(model.dtype).removeprefix("torch."))
-    for halves in (cut, whole):
-        try:
-            found = _batch_nats(halves, texts, answers)
-        except Exception as error:  # whatever a model's own code raises where its layers are replaced
-            if halves is whole:
-                raise
-            _log.info("%s cannot be taken apart: %s", name, error)
-            continue
-        if all(abs(nats - right) <= 0.01 * right + 0.01 for nats, right in zip(found, exact, strict=True)):
-            return halves
-    raise ModelError(f"{name}: what stands behind a text changes its scores", "Give a causal language model.")
-
-
-def _no_numbers(name: str, dtype: str) -> ModelError:
-    return ModelError(f"{name}: scores in {dtype} are no numbers", "Use float32, or download the model again.")
 
 
 def _load(source: str, name: str, dtype: Any, given: dict[str, Any]) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from boost_qa.errors import EngineError
 from boost_qa.star_agents.ifd import Likelihood, Skipped
+from boost_qa.star_agents.layout import Layout
 from boost_qa.types import Call, Dialogue, Message, Reply, Request, Sampling
 
 if TYPE_CHECKING:
@@ -23,23 +24,27 @@ _ROLES = {"human": "user", "gpt": "assistant"}
 _LOADING = threading.Lock()  # while one loads, transformers makes the tensors of every thread without content
 _ASIS = Sampling(temperature=0.0, max_tokens=1)  # nothing is drawn
 
+FIRST: Layout = "plain"
+AGAIN: Layout = "headings"
+"""How a conversation is laid out for its score, and for the retest of that."""
 
-def model_name(scorer: str) -> str:
+
+def model_name(scorer: str, layout: Layout = FIRST) -> str:
     """What requests to a scorer carry as their model."""
-    return f"likelihood by {scorer}"
+    return f"likelihood by {scorer}" + (f" under {layout}" if layout != FIRST else "")
 
 
-async def likelihood(dialogue: Dialogue, scorer: str) -> Likelihood | None:
+async def likelihood(dialogue: Dialogue, scorer: str, layout: Layout = FIRST) -> Likelihood | None:
     """Ask how likely the last `gpt` turn is, given all before it; None if it is empty or too long to be scored."""
     turns = dialogue.turns[: max(i for i, turn in enumerate(dialogue.turns) if turn.side == "gpt") + 1]
     messages = tuple(Message(_ROLES[turn.side], turn.text) for turn in turns)  # type: ignore[arg-type]
-    reply = await Request(model_name(scorer), messages, _ASIS)
+    reply = await Request(model_name(scorer, layout), messages, _ASIS)
     found = json.loads(reply.text)
     return None if "reason" in found else Likelihood(**found)
 
 
 class ScoringEngine:
-    """Answers calls for likelihoods; those that wait together are scored together.
+    """Answers calls for likelihoods, under either layout; those that wait together are scored together.
 
     Args:
         name: a language model of the catalogue, a folder with config.json, or a Hub id.
@@ -98,7 +103,15 @@ class ScoringEngine:
 
     def _replies(self, calls: list[Call]) -> list[Reply]:
         assert self._scorer is not None
-        return [_reply(found) for found in self._scorer.score([call.request.messages for call in calls])]
+        layouts = {model_name(self.name, layout): layout for layout in (FIRST, AGAIN)}
+        found: dict[int, Reply] = {}
+        for model in {call.request.model: None for call in calls}:
+            if model not in layouts:
+                raise EngineError(f"{model} was asked of the scorer {self.name}", "Give each scorer its own engine.")
+            places = [at for at, call in enumerate(calls) if call.request.model == model]
+            scores = self._scorer.arranged(layouts[model]).score([calls[at].request.messages for at in places])
+            found |= {at: _reply(one) for at, one in zip(places, scores, strict=True)}
+        return [found[at] for at in range(len(calls))]
 
 
 def _load(name: str) -> Scorer:
