@@ -10,11 +10,10 @@ from collections.abc import Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from boost_qa.agents import Agent, Cast
-from boost_qa.config import AgentSettings, Debate, Pair, Recipe, Star
-from boost_qa.prompts import load_prompt
+from boost_qa.agents import Cast, agent_for
+from boost_qa.config import Debate, Pair, Recipe, Star
 from boost_qa.scenarios import analogical_reasoning, debate, error_correction
-from boost_qa.types import Dialogue, Record, Sampling, Turn
+from boost_qa.types import Dialogue, Record, Turn
 
 
 def scenario(name: str) -> str:
@@ -37,7 +36,7 @@ def casts(recipe: Recipe, star: Star) -> dict[str, Cast]:
         RecipeError: if a prompt file of the recipe cannot be used.
     """
     found = {scenario(name): _cast(recipe, pair) for name, pair in star.pairs.items()}
-    return found | {"star": {"judge": _agent(recipe, star.judge, "judge", "star")}}
+    return found | {"star": {"judge": agent_for(recipe, star.judge, "judge", "star")}}
 
 
 def play(
@@ -87,18 +86,6 @@ async def answer(record: Record, cast: Cast) -> Dialogue:
 def _cast(recipe: Recipe, pair: Pair) -> Cast:
     if pair.classroom is not None:
         name, settings = pair.classroom
-        return {role: _agent(recipe, agent, role, name) for role, agent in settings.cast}
+        return {role: agent_for(recipe, agent, role, name) for role, agent in settings.cast}
     prompts = {"instruct": "instruct", "respond": "respond_from_reference" if pair.sees_reference else "respond"}
-    return {role: _agent(recipe, agent, role, "star", prompts[role]) for role, agent in pair.agents().items()}
-
-
-def _agent(recipe: Recipe, settings: AgentSettings, role: str, folder: str, prompt: str | None = None) -> Agent:
-    return Agent(
-        role=role,
-        model=recipe.model_name(settings.model),
-        sampling=Sampling(settings.temperature, settings.top_p, settings.max_tokens),
-        prompt=load_prompt(folder, prompt or role, settings.prompt),
-        attempts=recipe.runner.attempts,
-        layout=recipe.layout,
-        language=recipe.language,
-    )
+    return {role: agent_for(recipe, agent, role, "star", prompts[role]) for role, agent in pair.agents().items()}
