@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from boost_qa.agents import Accepts, Agent, Cast, agent_for
@@ -25,6 +26,12 @@ MODULES: dict[str, Any] = {
 }
 CHECKS, JUDGE = "checks", "answer_judge"
 """Where a plan has the judge of answers among its casts."""
+_PACKAGES = {
+    "answers": "math_verify",
+    "roles": "py3langid",
+    "duplicates": "rensa",
+    "personal_data": "phonenumbers",
+}
 LAST_SPEAKERS = ("strong_student", "student_c", "student")
 WEAK_RIGHT, FINAL_WRONG = "weak right", "final wrong"
 
@@ -152,6 +159,22 @@ def check_labels(settings: Checks) -> None:
             )
 
 
+def check_packages(settings: Checks) -> None:
+    """Make sure that the packages are here which the checks that are made import when they need them.
+
+    Raises:
+        RecipeError: naming check and package.
+    """
+    for name in settings.made():
+        package = _PACKAGES.get(name)
+        try:
+            there = package is None or find_spec(package) is not None
+        except ValueError:  # it was made to be missing
+            there = False
+        if not there:
+            raise RecipeError(f"the check {name} needs {package}", "pip install 'boost_qa[checks]'")
+
+
 def with_checks(casts: Mapping[str, Cast], recipe: Recipe) -> dict[str, Cast]:
     """The casts of a recipe with its judge of answers among them; each agent as the checks want it.
 
@@ -162,6 +185,7 @@ def with_checks(casts: Mapping[str, Cast], recipe: Recipe) -> dict[str, Cast]:
     """
     settings = recipe.checks
     assert settings is not None
+    check_packages(settings)
     check_labels(settings)
     found: dict[str, Cast] = {}
     if settings.answers and settings.answers.judge:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -346,6 +347,14 @@ def test_labels_that_do_not_exist_are_told_before_anything_is_read(tmp_path):
     with pytest.raises(RecipeError, match="the check roles is left out"):
         plan(recipe(tmp_path, {"roles": False, "drop": ["truncated"]}))
     check_labels(Checks(drop="truncated"))
+
+
+def test_without_the_extra_a_recipe_with_checks_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "phonenumbers", None)
+    with pytest.raises(RecipeError, match="the check personal_data needs phonenumbers") as error:
+        plan(recipe(tmp_path, {}))
+    assert "pip install 'boost_qa[checks]'" in str(error.value)
+    plan(recipe(tmp_path, {"personal_data": None}))
 
 
 def test_code_that_is_to_run_needs_isolation_before_anything_is_asked(tmp_path, monkeypatch):
