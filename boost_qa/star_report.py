@@ -238,7 +238,9 @@ def _probabilities(seeds: Sequence[Seed], star: Star) -> Figure:
     places = _thinned(len(seeds))
     for number, pair in enumerate(star.drawable):
         course = [1 / len(star.drawable), *(seeds[at].probabilities[pair] for at in places)]
-        axes.plot([0, *(places + 1)], course, ("-", "--", ":")[number // 10 % 3], label=pair)
+        style, width = ("-", "--", ":")[number // 10 % 3], 5.0 - 3.8 * number / len(star.drawable)
+        # pairs that never won have the same course: the thinner, drawn later, must not hide the others
+        axes.plot([0, *(places + 1)], course, style, linewidth=width, label=pair)
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside right upper", frameon=False)
     return figure

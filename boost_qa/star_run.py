@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 from boost_qa.bookkeeping import nested, row, session, speaking
@@ -49,6 +50,8 @@ def tailor(
     by_name = {recipe.model_name(alias): engines[alias] for alias in manifest["models"]}
     facts = {recipe.model_name(alias): found for alias, found in manifest["models"].items()}
     records = [record for record, _ in lessons.pairs]
+    if star.order == "shuffled":  # or the pairs would learn from one source first, and then from the next
+        Random(f"{recipe.seed}/star/order").shuffle(records)
     vectors, stats = embedded(star, records, progress), Stats()
     counted: Counter[tuple[str, str]] = Counter()
     with (

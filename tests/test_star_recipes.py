@@ -57,8 +57,8 @@ def test_the_papers_recipe_has_every_published_number():
 def test_the_papers_recipe_marks_what_the_paper_leaves_open():
     lines = text("star_paper").splitlines()
     unknown = {found[1] for line in lines if "UNKNOWN" in line and (found := re.match(r"\s*(\w+):", line))}
-    left_open = "seed pairs phi2 base large judge rate near from_near threshold embedder base_competes models layout"
-    assert unknown == {*left_open.split(), "attempts"}
+    left_open = "seed pairs phi2 base large judge rate order near from_near threshold embedder base_competes models"
+    assert unknown == {*left_open.split(), "layout", "attempts"}
 
 
 def test_the_classrooms_recipe_draws_casts_against_the_plain_answer():

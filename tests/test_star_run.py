@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ QUALITY = {"plain": 0.0, "good": 0.9, "fair": 0.5, "poor": 0.1}
 
 def recipe(**changes) -> Recipe:
     agents = {name: {"respond": {"model": name, "temperature": 0.5}} for name in PAIRS}
-    star = {"pairs": agents, "base": ["plain"], "draws": 2, "small": "s", "large": "l", "bank": None, "batch": 3}
+    star = {"pairs": agents, "base": ["plain"], "draws": 2, "small": "s", "large": "l", "bank": None}
+    star |= {"batch": 3, "order": "given"}
     star |= {"judge": {"model": "judge", "temperature": 0.0}, "rate": 40.0} | changes
     raw = {
         "name": "stars",
@@ -162,10 +164,30 @@ def test_a_scorer_of_another_revision_is_refused(run, tmp_path):
         generate(recipe(), tmp_path / "run", engines=engines(**{model_name("s"): other}), show=False)
 
 
-def test_a_recipe_without_a_retest_is_what_it_was_before_there_was_one():
-    assert "retest" not in recipe().content()["star"] and "retest" not in recipe().model_dump()["star"]
-    assert recipe(retest=True).content()["star"]["retest"] is True
-    assert Recipe.model_validate(recipe(retest=True).model_dump(mode="json")) == recipe(retest=True)
+def test_a_run_of_before_there_were_retests_and_orders_is_played_again(run, tmp_path):
+    """Its recipe and its journal lack what came later: it is another run, and its replies are all there."""
+    old = tmp_path / "old"
+    shutil.copytree(run.path, old)
+    manifest = json.loads((old / "manifest.json").read_text("utf-8"))
+    for settings in (manifest["content"], manifest["recipe"]):
+        del settings["star"]["retest"], settings["star"]["order"]
+    (old / "manifest.json").write_text(json.dumps(manifest | {"digest": "another"}))
+    with pytest.raises(RunError, match="its recipe differs\n.*another --output"):
+        generate(recipe(), old, engines=engines(), show=False)
+    again = generate(recipe(), tmp_path / "again", replay=old, show=False)
+    assert again.history_file.read_bytes() == run.history_file.read_bytes()
+
+
+def test_seeds_are_shuffled_over_their_sources(run, tmp_path):
+    """By the run's seed; the paper's order is not known, and sources come one after the other."""
+    given = [passage["record"] for passage in lines(run.history_file)]
+    assert len({id.partition(":")[0] for id in given[:8]}) == 1
+    shuffled = generate(recipe(order="shuffled"), tmp_path / "run", engines=engines(), show=False)
+    played = [passage["record"] for passage in lines(shuffled.history_file)]
+    assert sorted(played) == sorted(given) and len({id.partition(":")[0] for id in played[:8]}) == 3
+    assert [row["record"]["id"] for row in shuffled.dialogues()] == played
+    copy = generate(recipe(order="shuffled"), tmp_path / "copy", replay=shuffled.path, show=False)
+    assert copy.history_file.read_bytes() == shuffled.history_file.read_bytes()
 
 
 def test_the_builder_serves_it(run):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from boost_qa.config.classroom import (
     AgentSettings,
@@ -99,6 +99,10 @@ class Star(Strict):
         0.01, ge=0, allow_inf_nan=False, description="no probability falls below it; 0 as in the paper"
     )
     update: Literal["winner", "all"] = Field("winner", description='pairs rewarded: "the selected" one, or all drawn')
+    order: Literal["shuffled", "given"] = Field(
+        "shuffled",
+        description="of the seeds, which the probabilities depend on: by the run's seed, or as read (UNKNOWN)",
+    )
     batch: int = Field(1, ge=1, description="seeds between two updates of the probabilities; 1 in the paper")
     bank: Bank | None = Field(Bank(), description="null: no Instruction Memory Bank")
     base_competes: bool = Field(True, description="the base sample is a candidate, judged as a tie (UNKNOWN)")
@@ -120,14 +124,6 @@ class Star(Strict):
             f"pairs.{name}.{key}": agent for name, pair in self.pairs.items() for key, agent in pair.agents().items()
         }
         return pairs | {"judge": self.judge}
-
-    @model_serializer(mode="wrap")
-    def _without_a_retest(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """So that runs begun before there was one keep their digests."""
-        dumped: dict[str, Any] = dump(self)
-        if not dumped.get("retest", True):
-            del dumped["retest"]
-        return dumped
 
     @field_validator("pairs")
     @classmethod
