@@ -32,6 +32,7 @@ BLOCKS = {
     ("star", "respond"): {"question"},
     ("star", "respond_from_reference"): {"question", "answer"},
     ("star", "judge"): {"question", "answer_a", "answer_b"},
+    ("checks", "answer_judge"): {"question", "answer", "reference"},
 }
 ROLES = sorted(BLOCKS)
 CASTS = {"error_correction": ErrorCorrectionCast, "debate": DebateCast, "analogical_reasoning": AnalogyCast}
@@ -61,7 +62,7 @@ def test_one_file_for_each_role_and_nothing_else():
     }
     assert files == {(scenario, f"{role}.yaml") for scenario, role in BLOCKS}
     classroom = {(scenario, role) for scenario, cast in CASTS.items() for role in cast.model_fields}
-    assert {(scenario, role) for scenario, role in BLOCKS if scenario != "star"} == classroom
+    assert {(scenario, role) for scenario, role in BLOCKS if scenario not in ("star", "checks")} == classroom
 
 
 @pytest.mark.parametrize(("scenario", "role"), ROLES)
