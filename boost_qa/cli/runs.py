@@ -9,7 +9,9 @@ import typer
 
 from boost_qa.cli.screen import CHANGES, QUIET, console, say
 
-RECIPE = typer.Argument(help="a recipe file, or the name of a packaged one (demo, demo_small, verified, paper, star_demo, ...)")
+RECIPE = typer.Argument(
+    help="a recipe file, or the name of a packaged one (demo, demo_small, verified, paper, star_demo, ...)"
+)
 CHECK_CHANGES = typer.Argument(
     metavar="[KEY=VALUE]...", help="changes to the settings of the checks, such as duplicates.threshold=0.7"
 )
