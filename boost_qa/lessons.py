@@ -88,10 +88,10 @@ def _begin(folder: RunFolder, planned: Plan, progress: Progress) -> dict[str, An
 
         records, masked = without_personal_data(records)
     similar: dict[str, list[Record]] = {}
-    if analogy := _analogy(recipe):
+    if settings := analogy(recipe):
         taught_in = ("analogical_reasoning", STAR)
         first = [record for record, scenario in _pairs(planned, records) if scenario in taught_in]
-        similar = _neighbours(analogy, first, records, recipe.assign, progress)
+        similar = _neighbours(settings, first, records, recipe.assign, progress)
     folder.write_recipe(recipe.model_dump(mode="json"))
     folder.write_records(records)
     write_whole(folder.bad_rows_file, "".join(dump(dataclasses.asdict(row)) + "\n" for row in bad))
@@ -101,7 +101,7 @@ def _begin(folder: RunFolder, planned: Plan, progress: Progress) -> dict[str, An
         "name": recipe.name,
         "digest": planned.digest,
         "finished": False,
-        "versions": _versions(),
+        "versions": versions(),
         "models": {},
         "prompts": planned.prompts,
         "sources": [dataclasses.asdict(fact) for fact in facts],
@@ -121,7 +121,7 @@ def _pairs(planned: Plan, records: Sequence[Record]) -> list[tuple[Record, str]]
     return assign(records, shares, seed=recipe.seed, dialogues=recipe.dialogues, mode=recipe.assign)
 
 
-def _analogy(recipe: Recipe) -> AnalogicalReasoning | None:
+def analogy(recipe: Recipe) -> AnalogicalReasoning | None:
     """How analogies are looked for: as the scenario says, or the first agent pair that plays it."""
     if recipe.star:
         played = (pair.analogical_reasoning for pair in recipe.star.pairs.values())
@@ -130,11 +130,20 @@ def _analogy(recipe: Recipe) -> AnalogicalReasoning | None:
     return settings if isinstance(settings, AnalogicalReasoning) else None
 
 
+def embedder(settings: AnalogicalReasoning, progress: Progress) -> Embedder:
+    """Who embeds the questions.
+
+    Raises:
+        ModelError: if the model cannot be had.
+    """
+    model = models.resolve(settings.embedder, progress=progress.bytes)
+    return Embedder(model.path, model.revision, models.home() / "embeddings", progress.texts)
+
+
 def _neighbours(
     settings: AnalogicalReasoning, first: Sequence[Record], records: Sequence[Record], mode: str, progress: Progress
 ) -> dict[str, list[Record]]:
-    model = models.resolve(settings.embedder, progress=progress.bytes)
-    embed = Embedder(model.path, model.revision, models.home() / "embeddings", progress.texts)
+    embed = embedder(settings, progress)
     chosen = {record.id for record in first} if mode == "one" else set()
     pool = [record for record in records if record.id not in chosen]
     progress.say(f"looking for similar questions among {len(pool)}")
@@ -143,9 +152,10 @@ def _neighbours(
     )
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """The versions of Python and of those packages that are installed."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boost_qa.agents import Agent
-from boost_qa.config import AnalogyCast, DebateCast, ErrorCorrectionCast
+from boost_qa.config import AnalogyCast, DebateCast, DirectCast, ErrorCorrectionCast
 from boost_qa.errors import RecipeError
 from boost_qa.prompts import Prompt, load_prompt
 from boost_qa.types import Sampling
 
 # What each role is shown (MASTER, section 3; methods, A1.0): only those with `answer` see the reference answer.
-# `reference` of the analogy's teacher is filled only where the recipe says so.
+# `reference` of the analogy's teacher is filled only where the recipe says so, that of the writer unless it says no.
 BLOCKS = {
     ("error_correction", "weak_student"): {"question"},
     ("error_correction", "teacher"): {"question", "attempt", "answer"},
@@ -27,15 +27,22 @@ BLOCKS = {
     ("debate", "student_c"): {"question", "history", "answer"},
     ("analogical_reasoning", "teacher"): {"question", "reference"},
     ("analogical_reasoning", "student"): {"question", "history", "answer"},
+    ("direct", "writer"): {"question", "reference"},
     # Star-Agents (methods, B1 and B2)
     ("star", "instruct"): {"question"},
     ("star", "respond"): {"question"},
     ("star", "respond_from_reference"): {"question", "answer"},
     ("star", "judge"): {"question", "answer_a", "answer_b"},
     ("checks", "answer_judge"): {"question", "answer", "reference"},
+    ("checks", "analogy_judge"): {"first", "first_answer", "second", "second_answer"},
 }
 ROLES = sorted(BLOCKS)
-CASTS = {"error_correction": ErrorCorrectionCast, "debate": DebateCast, "analogical_reasoning": AnalogyCast}
+CASTS = {
+    "error_correction": ErrorCorrectionCast,
+    "debate": DebateCast,
+    "analogical_reasoning": AnalogyCast,
+    "direct": DirectCast,
+}
 
 
 def agent(scenario: str, role: str, **changes) -> Agent:

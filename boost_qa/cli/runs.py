@@ -73,6 +73,49 @@ def report(
     say(f"written: {written}")
 
 
+def analogies(
+    run: Annotated[str, RUN],
+    judge: Annotated[
+        str | None, typer.Option(help="a model that grades the pairs; without one they are laid out")
+    ] = None,
+    judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible server of the judge, up to /v1")] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="questions; as many random pairs go with them")
+    ] = 20,
+    seed: Annotated[int, typer.Option(help="of what is drawn")] = 0,
+    attempts: Annotated[int, typer.Option(min=1, help="to get a reply of the judge that can be read")] = 3,
+    human: Annotated[
+        Path | None, typer.Option(help="verdicts that the page saved: their agreement with the judge")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder; by default in the run folder")] = None,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Draw questions with a similar one and with a random one, to read, and to be judged: are they analogous?
+
+    With --human alone nothing is drawn or asked. Run it again after an interruption: it goes on where it was.
+    """
+    from boost_qa.analogies import run as pairs
+    from boost_qa.evaluate.judge import find_judge
+    from boost_qa.plan import find_run
+
+    folder = find_run(run)
+    where = pairs.folder_of(folder, output)
+    if judge is not None or human is None:
+        model = find_judge(judge, judge_url) if judge is not None else None
+        found = pairs.analogies(folder, where, limit=limit, seed=seed, judge=model, attempts=attempts, show=not quiet)
+        if found["judge"] is not None:
+            from boost_qa.analogies.figures import sentences, shown
+
+            console.print(shown(found["figures"], "how alike the solutions are; shares in %, with 95 % intervals"))
+            say("\n".join(sentences(found["figures"])))
+        say(f"read them: {where / 'pairs.html'}\nwritten: {where / pairs.RESULTS}")
+    if human is not None:
+        from boost_qa.analogies import reader
+
+        say("\n".join(reader.sentences(pairs.compare(folder, human, where))))
+        say(f"written: {where / pairs.AGREEMENT}")
+
+
 def export(
     run: Annotated[str, RUN],
     folder: Annotated[Path, typer.Argument(help="where to write; an earlier export there is replaced")],

@@ -23,6 +23,7 @@ from boost_qa.engines import Engine
 from boost_qa.engines.workers import Workers
 from boost_qa.errors import Rejected
 from boost_qa.evaluate.benchmark import Item
+from boost_qa.evaluate.judge import Judge
 from boost_qa.evaluate.scoring import program, python_code
 from boost_qa.journal import Journal
 from boost_qa.runner import Job, run
@@ -40,14 +41,6 @@ JUDGE = Sampling(temperature=0.2, max_tokens=1024)
 """The paper judges with Qwen2.5-14B-Instruct; its sampling is UNKNOWN, and is that of its other agents here."""
 _ATTEMPTS = 3
 _MATH = "math-verify"
-
-
-@dataclass(frozen=True)
-class Judge:
-    """A model that decides about mathematics, as in the paper; `make` gives an engine that answers for `name`."""
-
-    name: str
-    make: Callable[[], Engine]
 
 
 @dataclass(frozen=True)

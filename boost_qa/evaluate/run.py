@@ -16,12 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from boost_qa import models
 from boost_qa.errors import RunError
 from boost_qa.evaluate import results as files
 from boost_qa.evaluate.asking import Asked, LocalData, Suite, ask
 from boost_qa.evaluate.benchmark import Questions
-from boost_qa.evaluate.grading import Graders, Judge
+from boost_qa.evaluate.grading import Graders
+from boost_qa.evaluate.judge import find_judge
 from boost_qa.evaluate.loading import Backend, Chosen, find, load, place
 from boost_qa.run_folder import RunFolder, write_whole
 
@@ -102,19 +102,8 @@ def _graders(settings: Settings, folder: Path, asked: Asked) -> Graders:
 
         isolation = Isolation.find()
     if settings.judge is not None:
-        judge = _judge(settings.judge, settings.judge_url)
+        judge = find_judge(settings.judge, settings.judge_url)
     return Graders(folder, isolation, judge)
-
-
-def _judge(name: str, url: str | None) -> Judge:
-    from boost_qa.config import Embedded, OpenAI
-    from boost_qa.engines.embedded import EmbeddedEngine
-    from boost_qa.engines.openai import OpenAIEngine
-
-    if url is not None:
-        return Judge(name, lambda: OpenAIEngine(OpenAI(engine="openai", base_url=url, model=name)))
-    found = models.resolve(name)
-    return Judge(name, lambda: EmbeddedEngine(Embedded(engine="embedded", model=name), found))
 
 
 def _begin(folder: Path, settings: Settings, chosen: Chosen, dtype: str) -> None:

@@ -9,6 +9,7 @@ browser opens when they are wanted. Whatever models and sources wrote is text, n
     figures        counts them
     blocks         packs them
     overview       what the figures come to, as rows and shares for the template
+    sealed         templates that escape, and the policy of a page that asks nobody
     document       renders and writes
 
 The templates beside these modules: `page.jinja` and `charts.jinja` are HTML; `style.jinja` is CSS and `unpack`, `list`,

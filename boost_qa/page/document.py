@@ -7,11 +7,10 @@ connection, and every script and style but its own, which it knows by their hash
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from boost_qa.errors import RunError
 from boost_qa.page import overview
@@ -19,10 +18,8 @@ from boost_qa.page.blocks import Blocks, as_json, pack
 from boost_qa.page.entry import STATUSES, Entry
 from boost_qa.page.figures import Figures
 from boost_qa.page.material import checks, read
+from boost_qa.page.sealed import policy, source, templates
 from boost_qa.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    import jinja2
 
 SCRIPTS = ("unpack.jinja", "list.jinja", "reader.jinja", "browse.jinja")
 PICTURES = {
@@ -100,14 +97,13 @@ def collect(run: RunFolder, blocks: Blocks, say: Callable[[str], None]) -> tuple
 
 def render(run: RunFolder, manifest: Mapping[str, Any], figures: Figures, index: Mapping[str, Any]) -> str:
     """The page up to its blocks."""
-    templates = _templates()
-    style, script = _source(templates, "style.jinja"), _source(templates, *SCRIPTS)
+    found = templates(Path(__file__).parent)
+    style, script = source(found, "style.jinja"), source(found, *SCRIPTS)
     meanings = checks(run).get("checks", {})
     spoken, ticks = overview.spoken(figures)
     whose = [name for name in overview.WHOSE if any(who == name for who, *_ in figures.answers)]
-    return templates.get_template("page.jinja").render(
-        policy=f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'",
+    return found.get_template("page.jinja").render(
+        policy=policy(style, script),
         style=style,
         script=script,
         index=pack(as_json(index)).decode(),
@@ -141,27 +137,3 @@ def _pictures(run: RunFolder) -> Iterator[tuple[str, str]]:
         if (run.path / name).is_file():
             data = base64.b64encode((run.path / name).read_bytes()).decode()
             yield what, f"data:image/png;base64,{data}"
-
-
-def _templates() -> jinja2.Environment:
-    import jinja2
-
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-
-
-def _source(templates: jinja2.Environment, *names: str) -> str:
-    """Style sheets or scripts as they stand: braces mean nothing to Jinja there."""
-    assert templates.loader is not None
-    return "".join(templates.loader.get_source(templates, name)[0] for name in names)
-
-
-def _hash(text: str) -> str:
-    """What a content security policy calls an element that holds exactly `text`."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -31,6 +31,7 @@ COLOURS = {
     "student_a": 4,
     "student_b": 5,
     "student_c": 3,
+    "writer": 3,
 }
 """The colour of each speaker of the classroom; others take the rest, in the order in which they come."""
 
