@@ -101,6 +101,7 @@ def prompts() -> dict[str, dict[str, str]]:
         "error_correction": ("weak_student", "teacher", "strong_student"),
         "debate": ("student_a", "student_b", "student_c"),
         "analogical_reasoning": ("teacher", "student"),
+        "direct": ("writer",),
     }
     assert set(casts) == set(SCENARIOS)
     return {name: {role: load_prompt(name, role).role for role in cast} for name, cast in casts.items()}

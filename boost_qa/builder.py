@@ -14,10 +14,12 @@ import datasets
 
 from boost_qa.choose_run import ChosenRun, chosen
 from boost_qa.config import ScenarioName
-from boost_qa.contents import ALL, ORIGINAL, STAR, Shard, survey
+from boost_qa.contents import ALL, ORIGINAL, STAR, survey
+from boost_qa.derived import DERIVED, made_with
 from boost_qa.errors import RunError
 from boost_qa.register import NAME, code_hash
 from boost_qa.rows import FEATURES
+from boost_qa.shards import Shard
 
 VERSION = "1.0.0"
 
@@ -48,16 +50,19 @@ class BoostQAConfig(datasets.BuilderConfig):  # type: ignore[misc]
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
         """The config's part of the cache path: its name and what the rows depend on, never a setting in clear."""
         features = "" if custom_features is None else f"-{datasets.fingerprint.Hasher.hash(custom_features)}"
-        return f"{self.name}-{self.chosen().key()}{features}"
+        chosen = self.chosen()
+        made = made_with(self.name, chosen.run) if self.name in DERIVED else ""
+        return "-".join(filter(None, (self.name, chosen.key(), made))) + features
 
 
 class BoostQA(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
-    """Dialogues of simulated teaching: `all` (default), one config per scenario, `star`, and the `original` records."""
+    """Dialogues of simulated teaching: `all` (default), one config per scenario, `star`, and the `original` records;
+    further what dialogues are compared with (`derived`)."""
 
     BUILDER_CONFIG_CLASS = BoostQAConfig
     BUILDER_CONFIGS: ClassVar = [
         BoostQAConfig(name=name, version=datasets.Version(VERSION))
-        for name in (ALL, *get_args(ScenarioName), STAR, ORIGINAL)
+        for name in (ALL, *get_args(ScenarioName), STAR, ORIGINAL, *DERIVED)
     ]
     DEFAULT_CONFIG_NAME = ALL
 
@@ -71,12 +76,13 @@ class BoostQA(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         run = self.config.chosen().open()
         contents = survey(run)
-        found = contents.configs()
-        if self.config.name not in found:
-            raise RunError(f"the run in {run.path} has no rows for {self.config.name}", f"It has: {', '.join(found)}.")
+        splits = contents.splits(self.config.name)
+        if not splits:
+            there = ", ".join(contents.configs())
+            raise RunError(f"the run in {run.path} has no rows for {self.config.name}", f"It has: {there}.")
         return [
             datasets.SplitGenerator(name=split, gen_kwargs={"shards": contents.shards(self.config.name, split)})
-            for split in found[self.config.name]
+            for split in splits
         ]
 
     def _generate_examples(self, shards: list[Shard]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -96,7 +102,7 @@ def load(
     """`load_dataset("boost_qa", config, ...)` without the name: the same rows from the same cache.
 
     Args:
-        config: `all`, a scenario, `star`, or `original`.
+        config: `all`, a scenario, `star`, `original`, or one of `derived`.
         split: such as `train` or `train[:25%]`; all splits when not given.
         streaming: whether to read the run as rows are asked for, instead of preparing a cache.
         num_proc: processes that prepare the cache.

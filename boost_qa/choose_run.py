@@ -49,6 +49,15 @@ class ChosenRun:
         planned = plan(self._recipe(), self.overrides)
         return digest("plan", planned.digest, planned.recipe.model_dump_json(include={"validation"}), place)[:16]
 
+    @property
+    def run(self) -> RunFolder:
+        """Where the run is, or will be. Raises RecipeError as `key`."""
+        if self.folder is not None:
+            return RunFolder(Path(self.folder).expanduser())
+        from boost_qa.plan import plan
+
+        return RunFolder(plan(self._recipe(), self.overrides).folder)
+
     def open(self) -> RunFolder:
         """The finished run: generated or resumed if need be.
 

@@ -1,49 +1,26 @@
 """What a run holds, seen as a dataset: its configs and splits, and where the rows of each are.
 
-Only offsets are kept in memory, so a run may be larger than it.
+Only offsets and names are kept in memory, so a run may be larger than it.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from boost_qa.derived import DERIVED
 from boost_qa.errors import RunError
-from boost_qa.rows import dialogue_row, original_row
 from boost_qa.run_folder import RunFolder
+from boost_qa.shards import ORIGINAL, SPLITS, Place, Shard, cut
 from boost_qa.splits import validation_records
 
-ALL, ORIGINAL, STAR = "all", "original", "star"
-SPLITS = ("train", "validation")
+__all__ = ["ALL", "ORIGINAL", "SPLITS", "STAR", "Contents", "survey"]
 
-
-class Place(NamedTuple):
-    """Where one row begins in its file, and where it belongs."""
-
-    offset: int
-    config: str
-    split: str
-
-
-class Shard(NamedTuple):
-    """Some rows of one config and split; small enough to travel to a worker process."""
-
-    path: str
-    original: bool
-    offsets: tuple[int, ...]
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows, each with the columns of `rows.FEATURES`."""
-        with Path(self.path).open("rb") as file:
-            for offset in self.offsets:
-                file.seek(offset)
-                line = json.loads(file.readline())
-                yield original_row(line) if self.original else dialogue_row(line)
+ALL, STAR = "all", "star"
 
 
 @dataclass(frozen=True)
@@ -57,7 +34,10 @@ class Contents:
     drawn: Mapping[tuple[str, str], int]
 
     def configs(self) -> dict[str, dict[str, int]]:
-        """Rows of each config and split: `all`, the scenarios, `original`. Where there are none, there is no entry."""
+        """Rows of each config and split: `all`, the scenarios, `original`. Where there are none, there is no entry.
+
+        They are what is exported and published. Those of `derived.DERIVED` can be made of them, and are not among them.
+        """
         rows = Counter((place.config, place.split) for place in (*self.dialogues, *self.records))
         rows.update((ALL, place.split) for place in self.dialogues)
         scenarios = dict.fromkeys(scenario for scenario, _ in self.drawn)
@@ -67,23 +47,33 @@ class Contents:
             if (splits := {split: rows[config, split] for split in SPLITS if rows[config, split]})
         }
 
+    def places(self, config: str) -> Sequence[Place]:
+        """The rows of a config, derived ones included, in the run's order.
+
+        Raises:
+            RunError: if the run lacks what a derived config is made of.
+        """
+        if config in DERIVED:
+            return list(DERIVED[config].rows(self))
+        places = self.records if config == ORIGINAL else self.dialogues
+        return [place for place in places if config in (place.config, ALL)]
+
+    def splits(self, config: str) -> list[str]:
+        """The splits in which a config has rows. Raises as `places`."""
+        found = {place.split for place in self.places(config)}
+        return [split for split in SPLITS if split in found]
+
     def shards(self, config: str, split: str, most: int = 16) -> list[Shard]:
-        """The rows of one config and split in up to `most` shards of about the same number, in the run's order."""
-        original = config == ORIGINAL
-        path, places = (self.records_file, self.records) if original else (self.dialogues_file, self.dialogues)
-        offsets = [place.offset for place in places if place.split == split and config in (place.config, ALL)]
-        cuts = [len(offsets) * part // most for part in range(most + 1)]
-        parts = (tuple(offsets[begin:end]) for begin, end in pairwise(cuts))
-        return [Shard(str(path), original, part) for part in parts if part]
+        """The rows of one config and split in up to `most` shards of about the same number. Raises as `places`."""
+        places = (place for place in self.places(config) if place.split == split)
+        change = DERIVED[config].change if config in DERIVED else None
+        return cut(places, most, self.dialogues_file, self.records_file, change)
 
     def rows(self) -> Iterator[tuple[Place, dict[str, Any]]]:
         """All rows once: the dialogues, then the original records."""
-        for path, original, places in (
-            (self.dialogues_file, False, self.dialogues),
-            (self.records_file, True, self.records),
-        ):
-            if places:
-                yield from zip(places, Shard(str(path), original, tuple(p.offset for p in places)).rows(), strict=True)
+        places = (*self.dialogues, *self.records)
+        for shard in cut(places, 1, self.dialogues_file, self.records_file):
+            yield from zip(places, shard.rows(), strict=True)
 
 
 def survey(run: RunFolder) -> Contents:
@@ -94,22 +84,24 @@ def survey(run: RunFolder) -> Contents:
     """
     share = run.manifest()["recipe"]["validation"]
     dialogues_file, records_file = _there(run.dialogues_file), _there(run.records_file)
-    records = [(offset, record["id"]) for offset, record in _lines(records_file)]
+    records = [_place(offset, ORIGINAL, record) for offset, record in _lines(records_file)]
     dialogues, pairs = [], []
     drawn: Counter[tuple[str, str]] = Counter()
     for offset, dialogue in _lines(dialogues_file):
         record, related = dialogue["record"], dialogue["related"]
-        dialogues.append((offset, dialogue["scenario"], record["id"]))
+        dialogues.append(_place(offset, dialogue["scenario"], record))
         pairs.append((record["id"], (related or record)["id"]))
         drawn[dialogue["scenario"], record["source"]] += 1
-    held_out = validation_records((id for _, id in records), pairs, share)
-    return Contents(
-        dialogues_file,
-        records_file,
-        tuple(Place(offset, scenario, SPLITS[id in held_out]) for offset, scenario, id in dialogues),
-        tuple(Place(offset, ORIGINAL, SPLITS[id in held_out]) for offset, id in records),
-        dict(sorted(drawn.items())),
-    )
+    held_out = validation_records((place.record for place in records), pairs, share)
+
+    def split(places: Sequence[Place]) -> tuple[Place, ...]:
+        return tuple(place._replace(split=SPLITS[place.record in held_out]) for place in places)
+
+    return Contents(dialogues_file, records_file, split(dialogues), split(records), dict(sorted(drawn.items())))
+
+
+def _place(offset: int, config: str, record: Mapping[str, Any]) -> Place:
+    return Place(offset, config, "", record["id"], record["source"], len(record["answer"]))
 
 
 def _there(path: Path) -> Path:

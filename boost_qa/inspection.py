@@ -32,7 +32,7 @@ _PACKAGES = {
     "duplicates": "rensa",
     "personal_data": "phonenumbers",
 }
-LAST_SPEAKERS = ("strong_student", "student_c", "student")
+LAST_SPEAKERS = ("strong_student", "student_c", "student", "writer")
 WEAK_RIGHT, FINAL_WRONG = "weak right", "final wrong"
 
 

@@ -17,6 +17,9 @@
     dropped.jsonl     of a run whose recipe has checks: the dialogues that left because of one
     overlaps.jsonl    of a checked run: each run of words that a benchmark has, too
     report.html       all of it as a page to look at, once `boost-qa report` was called
+    analogies/        pairs of similar questions to read and to be judged, once `boost-qa analogies` was called
+    coreset.json      the records that `boost-qa coreset` chose, by source, and by which model and settings
+    gradients/        what that model told of each record, block by block
 
 `dialogues.jsonl` and those after it appear when the run is finished or checked, all whole; until then they grow under
 a `.part` name.
@@ -94,6 +97,8 @@ class RunFolder:
         self.dropped_file = self.path / "dropped.jsonl"
         self.overlaps_file = self.path / "overlaps.jsonl"
         self.page_file = self.path / "report.html"
+        self.coreset_file = self.path / "coreset.json"
+        self.gradients = self.path / "gradients"
 
     @property
     def finished(self) -> bool:

@@ -24,6 +24,7 @@ COLOURS = {
     "student_a": "yellow",
     "student_b": "magenta",
     "student_c": "green",
+    "writer": "green",
 }
 
 

@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from boost_qa.bookkeeping import Played, nested, row, session, speaking
-from boost_qa.config import AnalogicalReasoning, Debate
+from boost_qa.config import AnalogicalReasoning, Debate, Direct
 from boost_qa.engines import Engine
 from boost_qa.errors import Rejected
 from boost_qa.journal import Journal
@@ -24,7 +24,7 @@ from boost_qa.types import Dialogue, Record
 if TYPE_CHECKING:
     from boost_qa.inspection import Inspection
 
-CALLS = {"error_correction": 3, "debate": 5, "analogical_reasoning": 3}
+CALLS = {"error_correction": 3, "debate": 5, "analogical_reasoning": 3, "direct": 1}
 
 
 def teach(
@@ -121,6 +121,8 @@ def _play(record: Record, scenario: str, planned: Plan, similar: Mapping[str, Se
     elif isinstance(settings, AnalogicalReasoning):
         names = ("bridge", "separator", "teacher_sees_answer", "student_recalls")
         extra = {name: getattr(settings, name) for name in names} | {"similar": similar.get(record.id, ())}
+    elif isinstance(settings, Direct):
+        extra = {"sees_answer": settings.sees_answer}
     play: Any = SCENARIOS[scenario]
     rng = Random(f"{planned.recipe.seed}/{record.id}/{scenario}")
     played: Play[Dialogue] = play(record, planned.casts[scenario], rng, **extra)

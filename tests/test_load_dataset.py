@@ -16,7 +16,22 @@ from fabricate import make_run
 
 REGISTER = importlib.import_module("boost_qa.register")  # `boost_qa.register` is the function
 ROOT = Path(__file__).parents[1]
-CONFIGS = ["all", "error_correction", "debate", "analogical_reasoning", "star", "original"]
+OWN = ["all", "error_correction", "debate", "analogical_reasoning", "direct", "star", "original"]
+DERIVED = [
+    "taught",
+    "error_correction+original",
+    "debate+original",
+    "analogical_reasoning+original",
+    "error_correction+debate+original",
+    "error_correction+analogical_reasoning+original",
+    "debate+analogical_reasoning+original",
+    "random_aug",
+    "spelling_aug",
+    "long",
+    "tagcos",
+]
+CONFIGS = OWN + DERIVED
+SERVED = [config for config in OWN if config not in ("star", "direct")]  # those have runs of their own
 BOTH_ORDERS = (
     "from datasets import load_dataset\nimport boost_qa",
     "import boost_qa\nfrom datasets import load_dataset",
@@ -124,7 +139,7 @@ def test_the_import_is_light(tmp_path):
 # --- serving a finished run ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [config for config in CONFIGS if config != "star"])  # which test_star_run has
+@pytest.mark.parametrize("config", [*SERVED, "debate+original"])  # test_derived has the other ones
 def test_rows_are_those_of_the_run_in_every_way_of_loading(run, cache, config):
     from datasets import load_dataset
 

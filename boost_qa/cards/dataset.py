@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args
 
 from boost_qa.cards.licences import Licence, terms, together
 from boost_qa.cards.markup import Markup, code, environment
-from boost_qa.config import ScenarioName
+from boost_qa.config import MasterScenario
 from boost_qa.contents import ALL, ORIGINAL, STAR, Contents
 from boost_qa.portable import names_files, portable_model
 from boost_qa.rows import FEATURES
@@ -29,6 +29,7 @@ _MEANING = {
     "error_correction": "a weak student answers, a teacher hints at the mistake, a strong student solves it",
     "debate": "two students argue for one or two rounds, a third concludes",
     "analogical_reasoning": "a teacher explains, a student solves, and then solves a similar question",
+    "direct": "no classroom: one model writes a worked answer",
     STAR: "for each record the best of several agent pairs' samples, chosen by two scorer models and a judge",
     ORIGINAL: "the source records themselves, question and reference answer",
 }
@@ -199,7 +200,7 @@ def _speaking(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, A
         yield STAR, "judge", star["judge"]
         for name, pair in star["pairs"].items():
             yield from ((f"{STAR}/{name}", role, pair[role]) for role in ("instruct", "respond") if pair[role])
-            casts = (pair[scenario]["cast"] for scenario in get_args(ScenarioName) if pair[scenario])
+            casts = (pair[scenario]["cast"] for scenario in get_args(MasterScenario) if pair[scenario])
             yield from ((f"{STAR}/{name}", role, agent) for cast in casts for role, agent in cast.items())
 
 

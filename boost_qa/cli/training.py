@@ -76,6 +76,25 @@ def score(
     say(f"written: {output}")
 
 
+def coreset(
+    run: Annotated[str, typer.Argument(help="a run folder, or the recipe name of a run in the user's cache")],
+    model: Annotated[str, typer.Option(help="whose gradients: a name of `models`, a folder, a GGUF file or a Hub id")],
+    clusters: Annotated[int, typer.Option(min=1, help="of each source, at most")] = 100,
+    seed: Annotated[int, typer.Option(help="of the projection and of the clusters")] = 0,
+    max_tokens: Annotated[int, typer.Option(min=32, help="of question and answer; longer ones are cut")] = 2048,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Choose as many records of a run as were taught, by their gradients (TAGCOS): the dataset's config `tagcos`."""
+    from boost_qa.coreset.choose import Settings, choose
+    from boost_qa.plan import find_run
+    from boost_qa.progress import Progress
+
+    folder = find_run(run)
+    chosen = choose(folder, Settings(model, clusters, seed, max_tokens), Progress(show=not quiet).say)
+    counts = ", ".join(f"{len(ids):,} of {source}" for source, ids in chosen.items())
+    say(f"{counts}\nwritten: {folder.coreset_file}")
+
+
 def _flag(change: str) -> list[str]:
     """`key=value` as the two words `--key value`."""
     key, equals, value = change.partition("=")

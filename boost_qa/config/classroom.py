@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from boost_qa.config.strict import Strict
 
-ScenarioName = Literal["error_correction", "debate", "analogical_reasoning"]
+MasterScenario = Literal["error_correction", "debate", "analogical_reasoning"]
+"""The three of the paper."""
+ScenarioName = Literal[MasterScenario, "direct"]
 
 
 class AgentSettings(Strict):
@@ -51,6 +53,12 @@ class AnalogyCast(Strict):
     student: AgentSettings = _agent("strong", 0.2)
 
 
+class DirectCast(Strict):
+    """The model that answers last in the classroom, sampled as it is there."""
+
+    writer: AgentSettings = _agent("strong", 0.2)
+
+
 class ScenarioSettings(Strict):
     share: float = Field(1.0, ge=0, description="weight among the scenarios; equal thirds by default (UNKNOWN)")
 
@@ -85,14 +93,33 @@ class AnalogicalReasoning(ScenarioSettings):
     )
 
 
+class Direct(ScenarioSettings):
+    """The control that MASTER lacks: what the same teacher teaches without a classroom."""
+
+    cast: DirectCast = DirectCast()
+    sees_answer: bool = Field(
+        True, description="show the writer the reference answer, as the classroom's last speakers are; else none"
+    )
+
+
+AnyScenario = ErrorCorrection | Debate | AnalogicalReasoning | Direct
+
+
 class Scenarios(Strict):
-    """The classroom's scenarios; null leaves one out."""
+    """The classroom's scenarios; null leaves one out. `direct`, which is not of the paper, is off until it is named."""
 
     error_correction: ErrorCorrection | None = ErrorCorrection()
     debate: Debate | None = Debate()
     analogical_reasoning: AnalogicalReasoning | None = AnalogicalReasoning()
+    direct: Direct | None = None
 
-    def active(self) -> dict[str, ErrorCorrection | Debate | AnalogicalReasoning]:
+    def active(self) -> dict[str, AnyScenario]:
         """The scenarios with a share, by name."""
         named = ((name, getattr(self, name)) for name in get_args(ScenarioName))
         return {name: settings for name, settings in named if settings is not None and settings.share > 0}
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """So that recipes without it, with their digests and files, are what they were before there was any."""
+        dumped: dict[str, Any] = dump(self)
+        return {key: value for key, value in dumped.items() if key != "direct" or value is not None}

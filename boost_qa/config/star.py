@@ -12,7 +12,7 @@ from boost_qa.config.classroom import (
     AnalogicalReasoning,
     Debate,
     ErrorCorrection,
-    ScenarioName,
+    MasterScenario,
 )
 from boost_qa.config.strict import Strict
 
@@ -37,9 +37,9 @@ class Pair(Strict):
     analogical_reasoning: AnalogicalReasoning | None = None
 
     @property
-    def classroom(self) -> tuple[ScenarioName, ErrorCorrection | Debate | AnalogicalReasoning] | None:
+    def classroom(self) -> tuple[MasterScenario, ErrorCorrection | Debate | AnalogicalReasoning] | None:
         """The scenario that is played, with its settings; None where `respond` answers."""
-        named = ((name, getattr(self, name)) for name in get_args(ScenarioName))
+        named = ((name, getattr(self, name)) for name in get_args(MasterScenario))
         return next(((name, settings) for name, settings in named if settings is not None), None)
 
     def agents(self) -> dict[str, AgentSettings]:
@@ -52,7 +52,7 @@ class Pair(Strict):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Pair:
-        kinds = ("respond", *get_args(ScenarioName))
+        kinds = ("respond", *get_args(MasterScenario))
         given = [name for name in kinds if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(kinds)} (given: {', '.join(given) or 'none'})")
