@@ -41,12 +41,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             f"{file}: holds no mapping", "A recipe is `key: value` lines; see recipes/generate/demo.yaml."
         )
     for override in overrides:
-        _set(raw, override)
+        change(raw, override)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
         raise RecipeError(
-            f"{file}: " + "; ".join(_explain(error)), "Correct the recipe, or the key=value given with it."
+            f"{file}: " + "; ".join(explained(error)), "Correct the recipe, or the key=value given with it."
         ) from None
 
 
@@ -74,7 +74,12 @@ def recipe_folder(kind: str = "generate") -> Path:
     return inside if inside.is_dir() else package.parent / "recipes" / kind
 
 
-def _set(raw: dict[str, Any], override: str) -> None:
+def change(raw: dict[str, Any], override: str) -> None:
+    """Set a key of what a YAML file holds, as `key=value` says; see `load_recipe`.
+
+    Raises:
+        RecipeError: it is not key=value, or there is no such place.
+    """
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise RecipeError(f"override {override!r} is not key=value", "Write for example sources.0.n=100.")
@@ -101,9 +106,10 @@ def _set(raw: dict[str, Any], override: str) -> None:
         raise RecipeError(f"override {override!r}: there is no {last!r}", "Name list entries by number, from 0.")
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def explained(error: ValidationError, root: type[BaseModel] = Recipe) -> Iterator[str]:
+    """What is wrong with settings of the kind `root`: each fault with its dotted key, and the nearest known one."""
     for item in error.errors():
-        location, known = _locate(item["loc"])
+        location, known = _locate(item["loc"], root)
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
             yield f"unknown key {location!r}" + (f" (nearest known key: {near[0]!r})" if near else "")
@@ -113,10 +119,10 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{location}: {item['msg']}"
 
 
-def _locate(parts: Sequence[int | str]) -> tuple[str, list[str]]:
+def _locate(parts: Sequence[int | str], root: type[BaseModel]) -> tuple[str, list[str]]:
     """The dotted key of a fault, and the keys that are known where it stands."""
     dotted: list[str] = []
-    level: list[type[BaseModel]] = [Recipe]
+    level: list[type[BaseModel]] = [root]
     known: list[str] = []
     entry = tag = False
     for part in parts:

@@ -20,7 +20,7 @@ from boost_qa import cli
 from boost_qa.config import Recipe
 from boost_qa.run_folder import RunFolder
 
-COMMANDS = ("generate", "check", "report", "export", "show", "models")
+COMMANDS = ("generate", "check", "report", "analogies", "export", "show", "models")
 
 
 @pytest.fixture
@@ -318,3 +318,10 @@ def test_output_is_plain_where_nobody_looks(tmp_path, finished):
     done = subprocess.run(arguments, capture_output=True, check=True, env={**os.environ, "TERM": "xterm-256color"})
     assert b"\x1b" not in done.stdout and done.stderr == b""
     assert json.loads(next(finished[0].dialogues_file.open()))["record"]["id"].encode() in done.stdout
+
+
+def test_the_version_is_told():
+    import boost_qa
+
+    done = subprocess.run([sys.executable, "-m", "boost_qa.cli", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"boost_qa {boost_qa.__version__}\n")

@@ -62,8 +62,11 @@ FLOORS = {
     "inspection": 4,
     "ledger": 4,
     "check": 4,
+    "analogies": 4,
     "page": 4,
     "evaluate": 4,
+    "mechanism": 4,
+    "study": 4,
     "star_run": 4,
     "star_report": 4,
     "star_signal": 4,
@@ -73,7 +76,11 @@ FLOORS = {
     "bookkeeping": 4,
     "rows": 4,
     "splits": 4,
+    "shards": 4,
+    "noise": 4,
+    "derived": 4,
     "contents": 4,
+    "coreset": 4,
     "parquet": 4,
     "cards": 4,
     "portable": 4,
@@ -94,15 +101,22 @@ TRAIN = {module for module in MODULES if module.startswith("boost_qa.train")}
 
 STAR = {"boost_qa.star_agents.scorer", "boost_qa.star_agents.forward"}
 
+MECHANISM = {"boost_qa.mechanism.subject", "boost_qa.mechanism.landscape", "boost_qa.mechanism.run"}
+
 # Packages that take seconds to import, and the modules that may import them at all.
 HEAVY = {
-    "torch": TRAIN | STAR | {"boost_qa.models.trainable", "boost_qa.evaluate.loading"},
-    "transformers": TRAIN | STAR | {"boost_qa.retrieval", "boost_qa.models.trainable", "boost_qa.evaluate.loading"},
+    "torch": TRAIN
+    | STAR
+    | MECHANISM
+    | {"boost_qa.coreset.gradients", "boost_qa.models.trainable", "boost_qa.evaluate.loading", "boost_qa.study.work"},
+    "transformers": TRAIN
+    | STAR
+    | {"boost_qa.mechanism.subject", "boost_qa.retrieval", "boost_qa.models.trainable", "boost_qa.evaluate.loading"},
     "trl": TRAIN,
-    "peft": TRAIN,
+    "peft": TRAIN | {"boost_qa.mechanism.subject"},
     "accelerate": TRAIN,
     "bitsandbytes": TRAIN,
-    "matplotlib": {"boost_qa.train.report", "boost_qa.star_report"},
+    "matplotlib": {"boost_qa.train.report", "boost_qa.star_report", "boost_qa.study.plots"},
     "sentence_transformers": {"boost_qa.retrieval"},
     "openvino": {"boost_qa.engines.embedded_process"},
     "openvino_genai": {"boost_qa.engines.embedded_process"},
@@ -110,7 +124,9 @@ HEAVY = {
     "lm_eval": {"boost_qa.evaluate.replies", "boost_qa.evaluate.tasks", "boost_qa.evaluate.loading"}
     | {"boost_qa.evaluate.standard", "boost_qa.evaluate.run", "boost_qa.evaluate.results"},
     "math_verify": {"boost_qa.checks.results.compare", "boost_qa.evaluate.formulas"},
-    "scipy": {"boost_qa.evaluate.intervals"},
+    "scipy": {"boost_qa.evaluate.intervals", "boost_qa.mechanism.confidence"},
+    "sklearn": {"boost_qa.coreset.selection"},
+    "nlpaug": {"boost_qa.noise"},
     "phonenumbers": {"boost_qa.checks.personal_data"},
     "py3langid": {"boost_qa.checks.speech.language"},
     "rensa": {"boost_qa.checks.duplicates"},
@@ -118,6 +134,7 @@ HEAVY = {
     "reasoning_gym": {"boost_qa.sources.reasoning_gym"},
     "tokenizers": {"boost_qa.engines.chat", "boost_qa.models.prepare", "boost_qa.models.trainable"},
     "datasets": TRAIN
+    | {"boost_qa.mechanism.material"}
     | {"boost_qa.builder", "boost_qa.cards.dataset", "boost_qa.register", "boost_qa.rows", "boost_qa.sources.hub"}
     | {"boost_qa.publish.dataset", "boost_qa.score"},
 }
@@ -396,6 +413,7 @@ def test_every_import_is_a_requirement(setup):
         "httpx2": "huggingface-hub",
         "markdown_it": "markdown-it-py",
         "openvino": "openvino-genai",
+        "sklearn": "scikit-learn",
         "sentence_transformers": "sentence-transformers",
     }
     known = requirements(setup)

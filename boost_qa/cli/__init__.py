@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from boost_qa.cli import evaluation, publishing, runs, training
+from boost_qa import __version__
+from boost_qa.cli import evaluation, publishing, runs, study, training
 from boost_qa.cli.screen import say
 from boost_qa.errors import BoostQAError
 
@@ -21,18 +23,32 @@ EXTRAS = {
     **dict.fromkeys(("accelerate", "peft", "safetensors", "torch", "transformers", "trl"), "train"),
     **dict.fromkeys(("phonenumbers", "py3langid", "rensa"), "checks"),
     **dict.fromkeys(("lm_eval", "math_verify", "scipy"), "evaluate"),
+    **dict.fromkeys(("nlpaug", "sklearn"), "baselines"),
 }
 """The extra that a package comes with."""
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
-    help="Turn question-answer data into teaching dialogues between language models of unequal ability.",
     epilog="Begin with:  boost-qa generate demo_small",
 )  # fmt: skip
 COMMANDS: list[Callable[..., None]] = [
-    *(runs.generate, runs.check, runs.report, runs.export, runs.show, runs.models),
-    *(training.plan, training.merge, training.score, evaluation.evaluate, evaluation.compare),
+    *(runs.generate, runs.check, runs.report, runs.analogies, runs.export, runs.show, runs.models),
+    *(training.plan, training.merge, training.score, training.coreset),
+    *(evaluation.evaluate, evaluation.compare, evaluation.mechanism, study.study),
 ]
+
+
+def told(version: bool) -> None:
+    if version:
+        say(f"boost_qa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _(_: Annotated[bool, typer.Option("--version", callback=told, is_eager=True, help="print it")] = False) -> None:
+    """Turn question-answer data into teaching dialogues between language models of unequal ability."""
+
+
 for command in COMMANDS:
     app.command()(command)
 publish = typer.Typer(

@@ -56,3 +56,41 @@ def compare(
     from boost_qa.evaluate.compare import shown
 
     console.print(shown(run(first, second)))
+
+
+def mechanism(
+    adapter: Annotated[str, typer.Argument(help="a LoRA adapter: folder, ID or ID@REVISION")],
+    base: Annotated[str | None, typer.Option(help="by default the base that the adapter names")] = None,
+    dataset: Annotated[str | None, typer.Option(help="what it was trained on; by default as run.json says")] = None,
+    dataset_config: Annotated[str | None, typer.Option(help="of the dataset, such as debate")] = None,
+    split: Annotated[str | None, typer.Option(help="of the dataset")] = None,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(help="what it was not trained on: a run, file or export; by default what the training held out"),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=4, help="dialogues, and questions of each band")] = 64,
+    directions: Annotated[int, typer.Option(min=2, help="random directions of the landscape")] = 6,
+    reach: Annotated[
+        float, typer.Option(min=0.001, max=1, help="how far along them, in lengths of the filters")
+    ] = 0.03,
+    template: Annotated[Literal["plain", "llama3", "chatml"] | None, typer.Option(help="as in run.json")] = None,
+    loss_on: Annotated[Literal["all", "not_weak", "last"] | None, typer.Option(help="as in run.json")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON; by default below the adapter")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of what is drawn")] = 0,
+    device: Annotated[str | None, typer.Option(help="of torch")] = None,
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="of the base")] = None,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Measure how training changed an adapter: gradient noise scale, loss landscape, and gain by similarity."""
+    from boost_qa.mechanism.report import read, shown
+    from boost_qa.mechanism.run import Settings, measure
+    from boost_qa.progress import Progress
+
+    settings = Settings(
+        adapter, base, dataset, dataset_config, split, tuple(held_out or ()), template, loss_on, limit, directions,
+        reach=reach, seed=seed, device=device, dtype=dtype,
+    )  # fmt: skip
+    with Progress(show=not quiet) as progress:
+        path = measure(settings, output, progress.say)
+    console.print(shown(read(path)))
+    say(f"written: {path}")

@@ -84,6 +84,92 @@ def difference(first: Sequence[float], second: Sequence[float], level: float = 0
     return Difference(*means, float(changes.mean()), stderr, low, high, gained, lost, n, p)
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A mean, or a difference of means, over items and over models that were trained with several seeds.
+
+    `stderr` is None where it cannot be said; `p` is of a difference, two-sided. With a single seed `trained` is False:
+    then interval and p are about the items alone, and what another training would come to is not in them.
+    """
+
+    mean: float
+    stderr: float | None
+    low: float
+    high: float
+    items: int
+    seeds: int
+    trained: bool
+    p: float | None = None
+
+
+def over_seeds(scores: np.ndarray, level: float = 0.95) -> Trained:
+    """The mean of an arm.
+
+    Args:
+        scores: [seeds, items].
+
+    Raises: ValueError as `figure`.
+    """
+    if len(scores) == 1:
+        one = figure(scores[0], level)
+        return Trained(one.mean, one.stderr, one.low, one.high, one.n, 1, False)
+    items, seeds = scores.mean(axis=0), scores.mean(axis=1)
+    if not scores.std():  # all right, or none
+        one = figure(scores[0], level)
+        return Trained(one.mean, one.stderr, one.low, one.high, one.n, len(seeds), True)
+    low, high, stderr, _ = _student(float(scores.mean()), [_part(items), _part(seeds)], level)
+    return Trained(float(scores.mean()), stderr, max(0.0, low), min(1.0, high), len(items), len(seeds), True)
+
+
+def difference_over_seeds(first: np.ndarray, second: np.ndarray, level: float = 0.95) -> Trained:
+    """How much higher the second arm's mean is than the first's; questions are paired, seeds are not.
+
+    The variance is the sum of that over items (of what remains after the mean over seeds) and those over the seeds
+    of either arm, which counts their common part twice and so is rather too large; degrees of freedom are
+    Satterthwaite's.
+
+    Args:
+        first, second: [seeds, items], of the same items in the same order.
+
+    Raises: ValueError as `difference`.
+    """
+    if len(first) == len(second) == 1:
+        one = difference(first[0], second[0], level)
+        return Trained(one.difference, one.stderr, one.low, one.high, one.n, 1, False, one.p)
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(f"{first.shape[1]} and {second.shape[1]} scores are no pairs")
+    changes, seeds = second.mean(axis=0) - first.mean(axis=0), min(len(first), len(second))
+    parts = [_part(changes), *(_part(arm.mean(axis=1)) for arm in (first, second) if len(arm) > 1)]
+    if not any(part for part, _ in parts):  # nothing differs anywhere
+        same = difference(first[0], second[0], level)
+        return Trained(same.difference, same.stderr, same.low, same.high, same.n, seeds, True, same.p)
+    low, high, stderr, p = _student(float(changes.mean()), parts, level)
+    return Trained(float(changes.mean()), stderr, max(-1.0, low), min(1.0, high), len(changes), seeds, True, p)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values adjusted for how many there are (Holm, 1979), in their order."""
+    adjusted, highest = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        highest = max(highest, min(1.0, ps[place] * (len(ps) - rank)))
+        adjusted[place] = highest
+    return adjusted
+
+
+def _part(values: np.ndarray) -> tuple[float, int]:
+    """Variance of the mean of these values, and its degrees of freedom."""
+    return (float(values.var(ddof=1)) / len(values), len(values) - 1) if len(values) > 1 else (0.0, 0)
+
+
+def _student(mean: float, parts: Sequence[tuple[float, int]], level: float) -> tuple[float, float, float, float]:
+    """Interval, standard error and p (against 0) of a mean whose variance is the sum of independent parts."""
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / many for part, many in parts if many)
+    stderr = math.sqrt(variance)
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * stderr
+    return mean - reach, mean + reach, stderr, float(2 * stats.t.sf(abs(mean) / stderr, freedom))
+
+
 def _bonett_price(gained: int, lost: int, n: int, level: float) -> tuple[float, float]:
     """Wald's interval after half an item more in each of the four cells: never a point, however few the items."""
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)

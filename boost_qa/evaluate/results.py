@@ -100,7 +100,8 @@ def read(path: str | Path) -> tuple[dict[str, Any], list[Scored]]:
         raise RunError(f"{path} holds no results", _REMEDY)
     items = found[0].with_name(found[0].name.replace("results_", "items_")).with_suffix(".jsonl")
     try:
-        lines = items.read_text(encoding="utf-8").splitlines() if items.is_file() else []
+        # not splitlines: replies may hold U+2028 and its like, which are ends of lines to it
+        lines = items.read_text(encoding="utf-8").split("\n")[:-1] if items.is_file() else []
         return dict(json.loads(found[0].read_text(encoding="utf-8"))), [Scored(**json.loads(line)) for line in lines]
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{found[0]} or its items cannot be read: {error}", _REMEDY) from error

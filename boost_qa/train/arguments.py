@@ -28,6 +28,13 @@ class DialogueArguments:
     dataset_split: str = field(
         default="train", metadata={"help": "Split to train on; slices such as train[:50%%] work."}
     )
+    dataset_rows: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train on so many rows only, drawn at random, the same ones each time; smaller sets are parts of "
+            "larger ones. By default all."
+        },
+    )
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Commit, tag or branch of a dataset on the Hub; run.json keeps the commit."}
     )
@@ -108,6 +115,8 @@ class DialogueArguments:
             raise ValueError(f"validation: {self.validation} is no share from 0 to below 1")
         if self.validation and self.validation_split:
             raise ValueError("validation and validation_split: give one of them, not both")
+        if self.dataset_rows is not None and self.dataset_rows < 1:
+            raise ValueError(f"dataset_rows: {self.dataset_rows} is not positive")
         if self.dialogues_per_step is not None and self.dialogues_per_step < 1:
             raise ValueError(f"dialogues_per_step: {self.dialogues_per_step} is not positive")
         if self.gpu is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from datasets import Dataset
 
 from boost_qa.builder import load
@@ -52,6 +53,8 @@ def load_dialogues(ours: DialogueArguments) -> Dialogues:
         held = _load(ours, ours.validation_split, revision)
     elif ours.validation:
         train, held = hold_out(train, ours.validation, ours.validation_seed)
+    if ours.dataset_rows is not None:
+        train = draw(train, ours.dataset_rows, ours.dataset)
     facts = {
         "dataset": ours.dataset,
         "config": ours.dataset_config,
@@ -86,6 +89,17 @@ def hold_out(rows: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
         )
     numbers = range(len(rows))
     return rows.select([n for n in numbers if not inside[n]]), rows.select([n for n in numbers if inside[n]])
+
+
+def draw(rows: Dataset, n: int, name: str) -> Dataset:
+    """`n` rows, drawn at random, the same ones each time; smaller draws are parts of larger ones.
+
+    Raises:
+        SourceError: if there are fewer.
+    """
+    if n > len(rows):
+        raise SourceError(f"dataset_rows: {n}, and {name} has {len(rows)} to train on", f"Give at most {len(rows)}.")
+    return rows.select(sorted(np.random.default_rng(0).permutation(len(rows))[:n]))
 
 
 def to_messages(row: Mapping[str, Any], number: int) -> tuple[list[dict[str, str]], list[str]]:

@@ -1,0 +1,158 @@
+"""What became of a study: what each arm was, its figures over questions and seeds, and the differences between arms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boost_qa.evaluate.intervals import difference_over_seeds, holm, over_seeds
+from boost_qa.evaluate.results import read
+from boost_qa.run_folder import RunFolder
+from boost_qa.study.settings import Study
+from boost_qa.study.steps import Places
+
+Scores = dict[tuple[str, str], dict[str, float]]
+"""Of one model: scores by (task, metric), then by item."""
+
+FIRST = {"choice": "acc_bracket", "math": "acc", "code": "pass_at_1"}
+"""Metric of a task that is taken for the headline where the study names none: the paper's own."""
+
+
+def gather(study: Study, folder: Path) -> dict[str, Any]:
+    """All figures of a study whose steps are done, or of those that are.
+
+    `figures` has a row for each arm, task and metric; `differences` one for each compared pair, task and headline
+    metric, with p adjusted for how many there are (Holm).
+    """
+    places = Places(folder)
+    models = {one: _scores(places.evaluation(*one)) for one in study.arm_seeds()}
+    arms = {name: [models[one] for one in models if one[0] == name and models[one]] for name in study.arms}
+    headline = _headline(study, places)
+    differences = list(_differences(study, arms, headline))
+    for row, p in zip(differences, holm([row["p"] for row in differences]), strict=True):
+        row["p_adjusted"] = p
+    return {
+        "study": study.model_dump(mode="json", exclude_defaults=True),
+        "runs": {name: _run(RunFolder(places.run(name))) for name in study.runs},
+        "arms": {name: _arm(study, places, name) for name in study.arms},
+        "headline": headline,
+        "figures": list(_figures(arms)),
+        "differences": differences,
+        "mechanism": {
+            f"{name}, seed {seed}": json.loads(file.read_text(encoding="utf-8"))
+            for name, seed in study.arm_seeds()
+            if (file := places.mechanism(name, seed)).is_file()
+        },
+        "checks": {
+            name: json.loads(file.read_text(encoding="utf-8"))
+            for name in study.runs
+            if (file := RunFolder(places.run(name)).checks_summary_file).is_file()
+        },
+        "analogies": {
+            name: json.loads(file.read_text(encoding="utf-8"))
+            for name in study.runs
+            if (file := places.run(name) / "analogies" / "analogies.json").is_file()
+        },
+        "steps": {
+            file.stem: json.loads(file.read_text(encoding="utf-8"))["seconds"]
+            for file in sorted((folder / "steps").glob("*.json"))
+        },
+    }
+
+
+def matrix(models: Sequence[Scores], key: tuple[str, str], items: Sequence[str]) -> np.ndarray:
+    """Scores as [seeds, items]."""
+    return np.array([[model[key][item] for item in items] for model in models])
+
+
+def common(models: Sequence[Scores], key: tuple[str, str]) -> list[str]:
+    """The items that all of these models have a score for."""
+    if not models or any(key not in model for model in models):
+        return []
+    return sorted(set.intersection(*(set(model[key]) for model in models)))
+
+
+def _scores(folder: Path) -> Scores:
+    found: Scores = {}
+    for part in sorted(folder.glob("*/")):
+        if any(part.glob("results_*.json")):
+            for one in read(part)[1]:
+                for metric, score in one.scores.items():
+                    found.setdefault((one.task, metric.removesuffix(",none")), {})[one.item] = score
+    return found
+
+
+def _headline(study: Study, places: Places) -> dict[str, str]:
+    """The metric of each task that differences are about: as the study says, else the paper's, else the first."""
+    found: dict[str, str] = {}
+    for one in study.arm_seeds():
+        for part in sorted(places.evaluation(*one).glob("*/")):
+            if any(part.glob("results_*.json")):
+                results = read(part)[0]
+                for task, config in results["configs"].items():
+                    kind = (config.get("metadata") or {}).get("kind")
+                    there = [
+                        name.removesuffix(",none")
+                        for name in results["results"].get(task, {})
+                        if "," in name and "_stderr" not in name
+                    ]
+                    found.setdefault(task, FIRST.get(str(kind)) or there[0])
+    return found | study.headline
+
+
+def _figures(arms: Mapping[str, Sequence[Scores]]) -> Iterator[dict[str, Any]]:
+    for name, models in arms.items():
+        for key in models[0] if models else ():
+            if items := common(models, key):
+                found = asdict(over_seeds(matrix(models, key, items)))
+                del found["p"]
+                yield {"arm": name, "task": key[0], "metric": key[1], **found}
+
+
+def _differences(
+    study: Study, arms: Mapping[str, Sequence[Scores]], headline: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    for first, second in study.pairs():
+        for key in headline.items():
+            if items := common([*arms[first], *arms[second]], key) if arms[first] and arms[second] else []:
+                a, b = (matrix(arms[name], key, items) for name in (first, second))
+                found = asdict(difference_over_seeds(a, b))
+                yield {"first": first, "second": second, "task": key[0], "metric": key[1], **found}
+
+
+def _run(run: RunFolder) -> dict[str, Any] | None:
+    """What a generation gave."""
+    if not run.begun:
+        return None
+    manifest = run.manifest()
+    names = ("name", "digest", "finished", "models", "dialogues", "rejected", "usage")
+    return {name: manifest[name] for name in names if name in manifest}
+
+
+def _arm(study: Study, places: Places, name: str) -> dict[str, Any]:
+    """What an arm was trained on, and how that went, by seed."""
+    arm = study.arms[name]
+    what: dict[str, Any] = arm.model_dump(mode="json", exclude_defaults=True)
+    trained = {}
+    for _, seed in (one for one in study.arm_seeds() if one[0] == name):
+        file = places.arm(name, seed) / "run.json"
+        if file.is_file():
+            report = json.loads(file.read_text(encoding="utf-8"))
+            if report["finished"]:
+                trained[seed] = _trained(report)
+    return {**what, "trained": trained}
+
+
+def _trained(report: Mapping[str, Any]) -> dict[str, Any]:
+    counts = report["plan"]["counts"]
+    losses = [entry["loss"] for entry in report["losses"] if "loss" in entry]
+    return {
+        **{key: counts[key] for key in ("dialogues", "tokens", "supervised", "steps", "epochs")},
+        "last_loss": losses[-1] if losses else None,
+        "seconds": report["measured"]["seconds"],
+    }

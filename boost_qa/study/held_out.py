@@ -1,0 +1,64 @@
+"""Questions that no run has seen, written where `boost-qa evaluate` reads them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from boost_qa import sources
+from boost_qa.checks.words import END, tokens
+from boost_qa.errors import SourceError
+from boost_qa.run_folder import RunFolder, dump, write_whole
+from boost_qa.study.settings import HeldOut
+from boost_qa.types import Record, digest
+
+
+def hold_out(settings: HeldOut, runs: Sequence[RunFolder], target: Path) -> None:
+    """Draw the questions and write one line for each.
+
+    Whatever any run has among its records is left out, also where only punctuation or case differ; so are questions
+    without a known result.
+
+    Args:
+        runs: finished generations.
+
+    Raises:
+        SourceError: a source cannot be read, or too few of its questions are left.
+    """
+    seen = {_words(record.question) for run in runs for record in run.records()}
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in sources.read(settings.sources, settings.seed).records:
+        if _words(record.question) not in seen:
+            groups[_group(record)].append(record)
+    chosen: list[Record] = []
+    for name, records in groups.items():
+        known = [record for record in records if record.final]
+        if len(known) < settings.n:
+            raise SourceError(
+                f"held_out: {name} has {len(known)} questions with a result that no run has seen; wanted: {settings.n}",
+                "Give it more records (n of its source), or a lower held_out.n.",
+            )
+        chosen += sorted(known, key=lambda record: digest(str(settings.seed), record.id))[: settings.n]
+    write_whole(target, "".join(dump(_row(record)) + "\n" for record in chosen))
+
+
+def _row(record: Record) -> dict[str, Any]:
+    """As `boost-qa evaluate` reads it, and as a dialogue of two turns."""
+    turns = (("user", record.question), ("assistant", record.answer))
+    fields = ("id", "source", "source_id", "question", "answer", "final")
+    return {
+        **{name: getattr(record, name) for name in fields},
+        "messages": [{"role": role, "content": text} for role, text in turns],
+    }
+
+
+def _group(record: Record) -> str:
+    """The source, and of reasoning-gym, whose tasks are as unlike as sources, the task."""
+    task = f" {record.source_id.partition(':')[0]}" if record.source == "reasoning_gym" else ""
+    return record.source + task
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(token for token in tokens(text) if token != END)

@@ -1,0 +1,97 @@
+"""What a study will cost in hours of one GPU, before anything is run.
+
+Training is planned as `boost-qa plan` does. What generation and evaluation take hangs on servers and on how long
+models talk; the study says what is reckoned with (`assumed`), and the table repeats it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from boost_qa.errors import RecipeError
+from boost_qa.plan import plan
+from boost_qa.study.settings import Arm, Study
+from boost_qa.study.steps import changes_of, training_changes
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one run or arm: `rows` dialogues, `hours` of one GPU for each of `times` times."""
+
+    what: str
+    rows: int | None
+    hours: float
+    times: int
+
+    @property
+    def total(self) -> float:
+        return self.hours * self.times
+
+
+def hours(study: Study) -> list[Cost]:
+    """Every generation, training and evaluation.
+
+    Raises:
+        RecipeError: a recipe does not parse, does not say how many dialogues there will be, or the GPU is not known.
+    """
+    assumed = study.assumed
+    rows = {name: _dialogues(study, name) for name in study.runs}
+    found = [Cost(f"generate {name}", n, n * assumed.tokens / assumed.generated / 3600, 1) for name, n in rows.items()]
+    evaluation = assumed.questions * assumed.reply / assumed.evaluated / 3600
+    trained: dict[tuple[int, tuple[tuple[str, str], ...]], float] = {}
+    for name, arm in study.arms.items():
+        times = len(study.seeds) if arm.run else 1
+        if arm.run:
+            n = min(arm.rows or rows[arm.run], rows[arm.run])
+            key = n, tuple(training_changes(study, arm))
+            if key not in trained:
+                trained[key] = _training(study, arm, n)
+            found.append(Cost(f"train {name}", n, trained[key], times))
+        found.append(Cost(f"evaluate {name}", None, evaluation, times))
+    return found
+
+
+def shown(study: Study, costs: list[Cost]) -> Table:
+    """The costs as a table."""
+    assumed = study.assumed
+    table = Table(title=f"study {study.name}, scale {study.scale}: hours of one {assumed.gpu}")
+    for name in ("", "rows", "hours", "times", "together"):
+        table.add_column(name, justify="left" if not name else "right")
+    for cost in costs:
+        table.add_row(
+            cost.what, "-" if cost.rows is None else f"{cost.rows:,}", f"{cost.hours:.2f}", str(cost.times),
+            f"{cost.total:.1f}",
+        )  # fmt: skip
+    table.add_section()
+    table.add_row("all", "", "", "", f"{sum(cost.total for cost in costs):,.0f}")
+    table.caption = (
+        f"Reckoned with {assumed.tokens} tokens a dialogue, {assumed.generated:,.0f} of them written a second; "
+        f"{assumed.questions:,} questions an evaluation, {assumed.reply} tokens a reply, {assumed.evaluated:,.0f} a "
+        "second. Training is planned (boost-qa plan)."
+    )
+    return table
+
+
+def _dialogues(study: Study, run: str) -> int:
+    recipe = plan(study.runs[run].recipe, changes_of(study, run)).recipe
+    sizes = [source.n for source in recipe.sources]
+    known = None if None in sizes else sum(n or 0 for n in sizes)
+    number = recipe.dialogues or known
+    if number is None:
+        remedy = "Set dialogues, or n of each source."
+        raise RecipeError(f"runs.{run}: how many dialogues there will be is not said", remedy)
+    return number * (len(recipe.scenarios.active()) if recipe.assign == "all" else 1)
+
+
+def _training(study: Study, arm: Arm, rows: int) -> float:
+    from boost_qa.train.plan import plan_recipe
+    from boost_qa.train.settings import read_settings
+
+    assert study.train is not None
+    words = [word for key, value in training_changes(study, arm) for word in (f"--{key}", value)]
+    settings = read_settings(["--config", study.train.recipe, *words, "--gpu", study.assumed.gpu], plan_only=True)
+    planned = plan_recipe(settings, 1, None, rows, study.assumed.tokens)
+    assert planned.prediction is not None
+    return planned.prediction.seconds / 3600

@@ -1,0 +1,186 @@
+"""The commands that a study consists of. Each is one that a user could give, and each goes on where it was stopped.
+
+STUDY/
+  study.yaml                the study as it was resolved
+  runs/RUN/                 a run folder for each generation
+  held_out.jsonl            questions that no run has seen
+  arms/ARM/seed-SEED/       an adapter folder, with evaluation/held_out and evaluation/benchmarks in it
+  steps/                    what each command was, how long it took, and what it printed
+  results.json              figures and differences
+  report.md, report.html, figures/
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from boost_qa.derived import TAGCOS
+from boost_qa.plan import plan
+from boost_qa.study.settings import Arm, Study
+from boost_qa.types import digest
+
+HELD_OUT = "boost_questions"
+"""The task that asks the questions of `held_out.jsonl`."""
+
+Kind = Literal["generate", "coreset", "check", "analogies", "train", "evaluate", "mechanism"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Args:
+        name: unique in the study; also that of its log.
+        depends: what besides the command decides what comes of it.
+    """
+
+    name: str
+    kind: Kind
+    command: tuple[str, ...]
+    depends: str = ""
+
+    @property
+    def digest(self) -> str:
+        return digest(*self.command[1:], self.depends)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are in the folder of a study."""
+
+    folder: Path
+
+    @property
+    def held_out(self) -> Path:
+        return self.folder / "held_out.jsonl"
+
+    def run(self, name: str) -> Path:
+        return self.folder / "runs" / name
+
+    def arm(self, name: str, seed: int) -> Path:
+        return self.folder / "arms" / name / f"seed-{seed}"
+
+    def evaluation(self, name: str, seed: int) -> Path:
+        return self.arm(name, seed) / "evaluation"
+
+    def mechanism(self, name: str, seed: int) -> Path:
+        return self.arm(name, seed) / "mechanism" / "mechanism.json"
+
+
+def generations(study: Study, places: Places) -> list[list[Step]]:
+    """For each run its steps, one after the other.
+
+    Raises:
+        RecipeError: a recipe, or a change to it, does not parse.
+    """
+    return [list(_generation(study, places, name)) for name in study.runs]
+
+
+def trainings(study: Study, places: Places) -> list[list[Step]]:
+    """For each arm and seed its steps, one after the other; chains do not depend on each other."""
+    return [list(_training(study, places, name, seed)) for name, seed in study.arm_seeds()]
+
+
+def changes_of(study: Study, run: str) -> tuple[str, ...]:
+    """What is changed in the recipe of a run."""
+    change = study.runs[run].change
+    if study.sources is None:
+        return change
+    sources = [source.model_dump(mode="json", exclude_unset=True) for source in study.sources]
+    return (f"sources={json.dumps(sources)}", *change)
+
+
+def _generation(study: Study, places: Places, name: str) -> Iterator[Step]:
+    recipe, changes, folder = study.runs[name].recipe, changes_of(study, name), places.run(name)
+    depends = plan(recipe, changes).digest
+    yield Step(
+        f"generate {name}", "generate", _boost_qa("generate", recipe, *changes, "--output", str(folder)), depends
+    )
+    if any(arm.run == name and arm.config == TAGCOS for arm in study.arms.values()):
+        command = _boost_qa("coreset", str(folder), "--model", _base(study))
+        yield Step(f"coreset {name}", "coreset", command, depends)
+    if study.check:
+        yield Step(f"check {name}", "check", _boost_qa("check", str(folder)), depends)
+    if study.analogies:
+        asked = study.analogies
+        judge = _flags(judge=asked.judge, judge_url=asked.judge_url, limit=asked.limit)
+        output = ("--output", str(folder / "analogies"))
+        yield Step(f"analogies {name}", "analogies", _boost_qa("analogies", str(folder), *judge, *output), depends)
+
+
+def _training(study: Study, places: Places, name: str, seed: int) -> Iterator[Step]:
+    arm, folder = study.arms[name], places.arm(name, seed)
+    assert study.train is not None
+    whose = _flags(base=_base(study)) if arm.run is None else _flags(adapter=str(folder))
+    depends = "" if arm.run is None else plan(study.runs[arm.run].recipe, changes_of(study, arm.run)).digest
+    if arm.run is not None:
+        yield Step(f"train {name}, seed {seed}", "train", _train(study, places, arm, folder, seed), depends)
+    for what, words in _evaluations(study, places, seed):
+        output = ("--output", str(places.evaluation(name, seed) / what))
+        command = _boost_qa("evaluate", *whose, *words, *output)
+        yield Step(f"evaluate {name}, seed {seed}, {what}", "evaluate", command, depends)
+    if study.mechanism and arm.run is not None:
+        held = ("--held-out", str(places.held_out)) if study.held_out else ()
+        where = _flags(dataset=str(places.run(arm.run)), dataset_config=arm.config, limit=study.mechanism.limit)
+        output = ("--output", str(places.mechanism(name, seed)))
+        command = _boost_qa("mechanism", str(folder), *where, *held, "--seed", str(seed), *output)
+        yield Step(f"mechanism {name}, seed {seed}", "mechanism", command, depends)
+
+
+def training_changes(study: Study, arm: Arm) -> list[tuple[str, str]]:
+    """Keys and values that an arm's training is changed by."""
+    assert study.train is not None
+    pairs = (each.partition("=") for each in (*study.train.change, *arm.change))
+    return [(key, value) for key, _, value in pairs]
+
+
+def _train(study: Study, places: Places, arm: Arm, folder: Path, seed: int) -> tuple[str, ...]:
+    assert study.train is not None and arm.run is not None
+    data = {"dataset": str(places.run(arm.run)), "dataset_config": arm.config}
+    data |= {} if arm.rows is None else {"dataset_rows": str(arm.rows)}
+    own = {"output_dir": str(folder), "seed": str(seed)}
+    words = [("config", study.train.recipe), *training_changes(study, arm), *data.items(), *own.items()]
+    return (sys.executable, "-m", "boost_qa.train", *(word for key, value in words for word in (f"--{key}", value)))
+
+
+def _evaluations(study: Study, places: Places, seed: int) -> Iterator[tuple[str, list[str]]]:
+    """Benchmarks, and the held-out questions: their folders, and what `boost-qa evaluate` is told."""
+    asked = study.evaluate
+    common = _flags(
+        limit=asked.limit, max_tokens=asked.max_tokens, batch_size=asked.batch_size, backend=asked.backend,
+        judge=asked.judge, judge_url=asked.judge_url, seed=seed,
+    )  # fmt: skip
+    if study.held_out:
+        yield "held_out", ["--tasks", HELD_OUT, "--data", f"{HELD_OUT}={places.held_out}", *common]
+    if asked.tasks or asked.suite:
+        which = ["--tasks", ",".join(asked.tasks)] if asked.tasks else _flags(suite=asked.suite)
+        yield "benchmarks", [*which, *(word for one in asked.data for word in ("--data", one)), *common]
+
+
+def _base(study: Study) -> str:
+    """The model that the training's recipe names.
+
+    Raises:
+        RecipeError: the recipe does not parse.
+    """
+    from boost_qa.train.settings import read_settings
+
+    assert study.train is not None
+    changes = [word for key, value in training_changes(study, Arm()) for word in (f"--{key}", value)]
+    settings = read_settings(["--config", study.train.recipe, *changes], plan_only=True)
+    return str(settings.model.model_name_or_path)
+
+
+def _boost_qa(*words: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "boost_qa.cli", *words)
+
+
+def _flags(**given: object) -> list[str]:
+    """`--key value` of each that is given."""
+    named: Sequence[tuple[str, object]] = [(key.replace("_", "-"), value) for key, value in given.items()]
+    return [word for key, value in named if value is not None for word in (f"--{key}", str(value))]

@@ -1,0 +1,251 @@
+"""A study from its first command to its report, on as many devices as there are.
+
+What a step printed is in `steps/NAME.log`; `steps/NAME.json` is written when it ended well, and it is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import yaml
+
+from boost_qa.errors import BoostQAError, EngineError, RunError
+from boost_qa.run_folder import RunFolder, write_whole
+from boost_qa.study.held_out import hold_out
+from boost_qa.study.settings import Study
+from boost_qa.study.steps import Kind, Places, Step, generations, trainings
+
+Say = Callable[[str], None]
+SECONDS_BETWEEN_LINES = 30.0
+
+
+def work(study: Study, folder: Path, devices: Sequence[str], say: Say) -> None:
+    """Run all that has not been run yet.
+
+    Generations come first, one after the other, for each may use all that there is. Arms and seeds then share the
+    devices.
+
+    Args:
+        folder: of the study.
+        devices: what `CUDA_VISIBLE_DEVICES` is for each worker; one empty string where there are none.
+
+    Raises:
+        RunError: the folder holds another study, or a step was run with other settings.
+        EngineError: a step failed; what others did until then is kept.
+        BoostQAError: what reading recipes and held-out questions raises.
+    """
+    places = Places(folder)
+    first, then = generations(study, places), trainings(study, places)
+    with RunFolder(folder).lock():
+        begin(study, folder)
+        desk = _Desk(folder / "steps", say, [step for chain in (*first, *then) for step in chain])
+        for chain in first:
+            desk.run(chain, devices[0])
+        if study.held_out and not places.held_out.is_file():
+            say("drawing the questions that are held out")
+            hold_out(study.held_out, [RunFolder(places.run(name)) for name in study.runs], places.held_out)
+        _share(desk, then, devices)
+
+
+def visible(devices: str | None) -> list[str]:
+    """The devices to share: those named, else all GPUs; a single empty name where there are none."""
+    if devices:
+        return [name.strip() for name in devices.split(",")]
+    if given := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return given.split(",")
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())] or [""]
+
+
+def begin(study: Study, folder: Path) -> None:
+    """Keep the study in its folder. Arms, seeds and what is asked may be added later; its name and scale are fixed.
+
+    Raises:
+        RunError: the folder holds another one.
+    """
+    file, resolved = folder / "study.yaml", study.model_dump(mode="json", exclude_defaults=True)
+    if file.is_file():
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        for key in ("name", "scale", "held_out"):
+            if before.get(key) != resolved.get(key):
+                raise RunError(
+                    f"{folder} holds another study: {key} was {before.get(key)!r}, is {resolved.get(key)!r}",
+                    "Give another --output.",
+                )
+    write_whole(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+
+
+def _share(desk: _Desk, chains: Sequence[list[Step]], devices: Sequence[str]) -> None:
+    """Each chain on the next device that is free."""
+    free: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for device in devices:
+        free.put(device)
+
+    def run(chain: list[Step]) -> None:
+        device = free.get()
+        try:
+            desk.run(chain, device)
+        finally:
+            free.put(device)
+
+    with ThreadPoolExecutor(len(devices)) as workers:
+        futures = [workers.submit(run, chain) for chain in chains]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        except BaseException:
+            desk.stop()
+            raise
+        finally:
+            for future in futures:
+                future.cancel()
+        failed = next((future for future in done if future.exception()), None)
+        if failed:
+            desk.stop()
+            failed.result()
+
+
+@dataclass
+class _Desk:
+    """Starts commands, waits for them, and keeps what they were."""
+
+    logs: Path
+    say: Say
+    steps: Sequence[Step]
+    seconds: dict[Kind, list[float]] = field(default_factory=dict)
+    running: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.left = [step for step in self.steps if not self.done(step)]
+
+    def done(self, step: Step) -> bool:
+        """Whether it was run already.
+
+        Raises:
+            RunError: it was, with other settings.
+        """
+        file = self._file(step, ".json")
+        if not file.is_file():
+            return False
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before["digest"] != step.digest:
+            raise RunError(
+                f"{file.parent.parent}: {step.name!r} was run with other settings: {' '.join(before['command'])}",
+                "Give another --output, or what it was run with.",
+            )
+        return True
+
+    def run(self, chain: Sequence[Step], device: str) -> None:
+        """Run the steps of a chain that were not run yet, one after the other."""
+        for step in chain:
+            if self.stopped.is_set():
+                return
+            if step in self.left:
+                self._run(step, device)
+
+    def stop(self) -> None:
+        """End what is running; each step goes on from there another time."""
+        self.stopped.set()
+        with self.lock:
+            for process in self.running:
+                process.terminate()
+
+    def _run(self, step: Step, device: str) -> None:
+        began = time.monotonic()
+        self.say(f"{step.name}{f' on device {device}' if device else ''}{self._outlook()}")
+        environment = os.environ | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
+        log = self._file(step, ".log")
+        with log.open("ab") as file:
+            _alone(file, step)
+            process = subprocess.Popen(step.command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+            with self.lock:
+                self.running.add(process)
+            try:
+                self._watch(process, step, log)
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+            finally:
+                with self.lock:
+                    self.running.discard(process)
+        if process.returncode and not self.stopped.is_set():
+            raise _failed(step, process.returncode, log)
+        if process.returncode == 0:
+            seconds = time.monotonic() - began
+            kept = {"digest": step.digest, "command": list(step.command), "seconds": round(seconds, 1)}
+            write_whole(self._file(step, ".json"), json.dumps(kept, indent=2) + "\n")
+            with self.lock:
+                self.left.remove(step)
+                self.seconds.setdefault(step.kind, []).append(seconds)
+
+    def _watch(self, process: subprocess.Popen[bytes], step: Step, log: Path) -> None:
+        """Wait for its end, and tell now and then what it says."""
+        told = ""
+        while True:
+            try:
+                process.wait(SECONDS_BETWEEN_LINES)
+                return
+            except subprocess.TimeoutExpired:
+                line = last_line(log)
+                if line != told:
+                    self.say(f"  {step.name}: {line}")
+                    told = line
+
+    def _outlook(self) -> str:
+        """How many steps are left, and how long those take of whose kind one was seen."""
+        with self.lock:
+            means = {kind: sum(each) / len(each) for kind, each in self.seconds.items()}
+            known = [means[step.kind] for step in self.left if step.kind in means]
+            minutes = f", about {sum(known) / 60:,.0f} min of device time for {len(known)} of them" if known else ""
+            return f" ({len(self.left)} of {len(self.steps)} steps to do{minutes})"
+
+    def _file(self, step: Step, suffix: str) -> Path:
+        return self.logs / (re.sub(r"[^a-z0-9_+.\-]+", "-", step.name) + suffix)
+
+
+def _alone(log: BinaryIO, step: Step) -> None:
+    """Lock a log that its command inherits: one that was left over by a start that was killed holds it to its end.
+
+    Raises:
+        RunError: there is one.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, where files that are open cannot be opened again
+        return
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(f"{step.name} is still at work since an earlier start", "Wait for it, or end it.") from None
+
+
+def last_line(log: Path, most: int = 160) -> str:
+    """The last line that a program printed, without what only a terminal understands."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.read().decode("utf-8", "replace"))
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    return lines[-1][:most] if lines else ""
+
+
+def _failed(step: Step, code: int, log: Path) -> BoostQAError:
+    kind = RunError if code == RunError.exit_code else EngineError
+    return kind(
+        f"{step.name} ended with exit code {code}: {last_line(log, 500)}",
+        f"All of it is in {log}. The same command goes on from there.",
+    )

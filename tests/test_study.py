@@ -1,0 +1,362 @@
+"""Studies: what intervals over trainings are worth, the paper's tables, held-out questions, and one from end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from fabricate import make_run
+from local_server import local_server
+from tiny_models import tiny
+
+from boost_qa.errors import RecipeError, RunError, SourceError
+from boost_qa.evaluate.intervals import difference, difference_over_seeds, figure, holm, over_seeds
+from boost_qa.evaluate.results import Scored
+from boost_qa.evaluate.results import write as write_results
+from boost_qa.run_folder import write_whole
+from boost_qa.study.gather import gather
+from boost_qa.study.held_out import hold_out
+from boost_qa.study.hours import hours
+from boost_qa.study.paper import paper_file, read_tables
+from boost_qa.study.report import report
+from boost_qa.study.settings import HeldOut, find_study, read_study
+from boost_qa.study.steps import HELD_OUT, Places, generations, trainings
+from boost_qa.study.work import last_line
+
+ROOT = Path(__file__).parent.parent
+STUDIES = sorted((ROOT / "recipes" / "study").glob("*.yaml"))
+SCALES = [(file.stem, scale) for file in STUDIES for scale in yaml.safe_load(file.read_text())["scales"]]
+
+
+# --- intervals -----------------------------------------------------------------------------------
+
+
+def test_one_seed_is_the_interval_of_the_items_alone():
+    scores = np.array([[1.0, 0.0, 1.0, 1.0, 0.0, 1.0]])
+    one, plain = over_seeds(scores), figure(scores[0])
+    assert (one.mean, one.low, one.high, one.trained) == (plain.mean, plain.low, plain.high, False)
+    changed, paired = difference_over_seeds(scores, 1 - scores), difference(scores[0], 1 - scores[0])
+    assert (changed.mean, changed.low, changed.p) == (paired.difference, paired.low, paired.p)
+    assert not changed.trained
+
+
+def test_variances_of_items_and_seeds_are_added():
+    """By hand: arms of two seeds and four items."""
+    first = np.array([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]])  # means 0.5, 0.25; of items 0, 0, .5, 1
+    second = np.array([[1.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])  # means 0.75, 1; of items 1, .5, 1, 1
+    found = difference_over_seeds(first, second)
+    changes = [1.0, 0.5, 0.5, 0.0]
+    items = np.var(changes, ddof=1) / 4
+    seeds = 2 * np.var([0.5, 0.25], ddof=1) / 2  # both arms alike
+    assert found.mean == 0.5 and found.stderr == pytest.approx(np.sqrt(items + seeds))
+    assert found.low < 0.5 < found.high <= 1 and found.trained and found.seeds == 2
+
+
+def test_intervals_over_seeds_hold_the_truth_as_often_as_they_say():
+    """Items and trainings both vary; the true difference is that of the means before either is drawn."""
+    rng, inside, trials, truth = np.random.default_rng(0), 0, 400, 0.1
+    for _ in range(trials):
+        ease = rng.normal(0.4, 0.15, 200)
+
+        def arm(gain, ease=ease):
+            chance = np.clip(ease + gain + rng.normal(0, 0.03, (3, 1)), 0, 1)
+            return (rng.random((3, 200)) < chance).astype(float)
+
+        found = difference_over_seeds(arm(0.0), arm(truth))
+        inside += found.low <= truth <= found.high
+    assert 0.93 <= inside / trials <= 1
+
+
+def test_arms_that_are_all_right_have_no_interval_of_length_nothing():
+    same = np.ones((3, 20))
+    assert over_seeds(same).low < 1 == over_seeds(same).high
+    found = difference_over_seeds(same, same)
+    assert found.low < 0 < found.high and found.p == 1
+
+
+def test_holm():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == [] and holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+# --- what a study is -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "scale"), SCALES)
+def test_every_study_parses_at_every_scale_down_to_its_commands(name, scale, tmp_path):
+    study = read_study(name, scale)
+    steps = [
+        step for chain in (*generations(study, Places(tmp_path)), *trainings(study, Places(tmp_path))) for step in chain
+    ]
+    assert len({step.name for step in steps}) == len(steps) >= len(study.runs) + len(study.arm_seeds())
+    for step in steps:
+        assert step.command[0] == sys.executable and step.command[1] == "-m"
+        assert step.command[2] in ("boost_qa.cli", "boost_qa.train")
+
+
+def test_there_are_the_studies_that_were_promised():
+    promised = {"ablation", "loss_mask", "temperature", "retrieval", "scaling", "cast", "mechanism"}
+    assert {file.stem for file in STUDIES} == promised
+    assert all({"tiny", "full"} <= {scale for name, scale in SCALES if name == each} for each in promised)
+
+
+@pytest.mark.parametrize("name", [file.stem for file in STUDIES if file.stem != "retrieval"])
+def test_a_full_study_says_what_it_costs(name):
+    study = read_study(name, "full")
+    costs = hours(study)
+    trained = [cost for cost in costs if cost.what.startswith("train")]
+    assert len(trained) == sum(arm.run is not None for arm in study.arms.values())
+    assert all(cost.hours > 0 and cost.times == (3 if cost.what != "evaluate base" else 1) for cost in trained)
+
+
+def test_more_rows_cost_more():
+    costs = {cost.what: cost.hours for cost in hours(read_study("scaling", "full"))}
+    sizes = [costs[f"train rows_{rows}"] for rows in (5000, 10000, 19000, 38000, 100000)]
+    assert all(small < large for small, large in pairwise(sizes))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("seedz=[1]", "unknown key 'seedz' (nearest known key: 'seeds')"),
+        ("arms.full.run=nobody", "arms.full.run: 'nobody' is not in runs"),
+        ("against=nobody", "'nobody' is not in arms"),
+        ("arms.full.rows=0", "arms.full.rows"),
+        ("seeds=[1, 1]", "seeds: one stands there twice"),
+        ("held_out=null", "nothing is asked"),
+        ("evaluate.limit=x", "evaluate.limit"),
+    ],
+)
+def test_a_fault_names_its_key(change, told):
+    with pytest.raises(RecipeError, match=re.escape(told)):
+        read_study("ablation", "tiny", [change])
+
+
+def test_unknown_studies_and_scales_name_those_there_are():
+    with pytest.raises(RecipeError, match="ablation"):
+        find_study("abblation")
+    with pytest.raises(RecipeError, match="It has: tiny, small, full"):
+        read_study("ablation", "huge")
+
+
+def test_a_scale_changes_keys_and_takes_some_away(tmp_path):
+    file = tmp_path / "mine.yaml"
+    base = yaml.safe_load((ROOT / "recipes/study/ablation.yaml").read_text())
+    base["scales"]["tiny"]["arms"] = {"direct": None, "full": {"rows": 3}}
+    base["scales"]["tiny"]["compare"] = []
+    file.write_text(yaml.safe_dump(base))
+    study = read_study(file, "tiny")
+    assert "direct" not in study.arms and study.arms["full"].rows == 3 and study.arms["full"].run == "classroom"
+
+
+# --- the paper -----------------------------------------------------------------------------------
+
+
+def test_tables_of_the_paper_have_the_averages_that_it_prints():
+    tables = read_tables(paper_file(find_study("ablation")).read_text())
+    table4 = tables[0]
+    printed = {"original": 45.98, "full": 51.26, "error_correction": 37.69, "debate": 38.40}
+    printed |= {"analogical_reasoning": 36.98, "error_correction+debate": 38.54}
+    printed |= {"error_correction+analogical_reasoning": 38.10, "debate+analogical_reasoning": 39.02}
+    for arm, shown, figures in table4.rows:
+        assert sum(figures) / len(figures) == pytest.approx(printed.pop(arm), abs=0.006), shown
+    assert not printed and table4.figure("full", "boost_math") == 23.90 and table4.figure("full", "none") is None
+    averages = {shown: sum(figures) / 7 for _, shown, figures in (*tables[1].rows, *tables[2].rows)}
+    expected = {"RandomAug": 38.77, "SpellingAug": 29.21, "TAGCOS": 47.93, "CoT-fine": 41.11}
+    expected |= {"Qwen2.5-7B, originals": 37.27, "Qwen2.5-7B, BOOST-QA": 60.64}
+    expected |= {"Mistral-7B, originals": 32.46, "Mistral-7B, BOOST-QA": 35.32}
+    assert averages == {name: pytest.approx(value, abs=0.006) for name, value in expected.items()}
+    assert all("MASTER" in table.source for table in tables)
+
+
+def test_tasks_that_the_papers_tables_name_are_ours():
+    from boost_qa.evaluate.benchmark import benchmarks
+
+    for file in (ROOT / "recipes" / "study").glob("*/paper.md"):
+        for table in read_tables(file.read_text()):
+            assert {name for name, _ in table.columns if name} <= set(benchmarks())
+
+
+# --- held-out questions --------------------------------------------------------------------------
+
+
+def gym(n: int, seed: int) -> dict:
+    return {"source": "reasoning_gym", "n": n, "seed": seed, "tasks": {"chain_sum": {"max_terms": 2, "max_digits": 1}}}
+
+
+def test_no_question_of_a_run_is_held_out(tmp_path):
+    run = make_run(tmp_path / "run", dialogues=6)
+    records = [json.loads(line) for line in run.records_file.open(encoding="utf-8")]
+    rows = [{"q": record["question"].upper() + "!", "a": record["answer"], "f": "1"} for record in records]
+    rows += [{"q": f"What is {n} plus {n}?", "a": str(2 * n), "f": str(2 * n)} for n in range(1000, 1005)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"source": "columns", "name": "mine", "path": str(tmp_path / "rows.jsonl")}
+    source |= {"question": "q", "answer": "a", "final": "f"}
+    settings = HeldOut.model_validate({"n": 5, "sources": [source]})
+    hold_out(settings, [run], tmp_path / "held.jsonl")
+    held = [json.loads(line) for line in (tmp_path / "held.jsonl").open(encoding="utf-8")]
+    assert sorted(row["final"] for row in held) == ["2000", "2002", "2004", "2006", "2008"]
+    with pytest.raises(SourceError, match="mine has 5 questions .* wanted: 6"):
+        hold_out(settings.model_copy(update={"n": 6}), [run], tmp_path / "more.jsonl")
+    assert not (tmp_path / "more.jsonl").exists()
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def evaluated(folder: Path, right: dict[str, float]) -> None:
+    """Results of an evaluation as the harness leaves them, of the held-out questions."""
+    items = [
+        Scored(HELD_OUT, item, {"acc,none": score, "unparsed,none": 0.0}, "said\u2028so")
+        for item, score in right.items()
+    ]
+    whole = {
+        "results": {HELD_OUT: {"alias": HELD_OUT, "acc,none": 0.0, "acc_stderr,none": 0.0}},
+        "configs": {HELD_OUT: {"metadata": {"kind": "math"}}},
+        "versions": {HELD_OUT: 1.0},
+    }
+    write_results(folder, whole, items, {})
+
+
+def test_a_report_has_the_figures_of_its_evaluations(tmp_path):
+    study = read_study("ablation", "tiny", ["seeds=[0, 1]"])
+    places = Places(tmp_path)
+    for name, seed in study.arm_seeds():
+        right = {f"q{n}": float(n < {"base": 1, "original": 2, "direct": 5, "full": 8}[name] + seed) for n in range(10)}
+        folder = places.evaluation(name, seed) / "held_out"
+        folder.mkdir(parents=True)
+        evaluated(folder, right)
+    found = gather(study, tmp_path)
+    means = {row["arm"]: round(row["mean"], 9) for row in found["figures"] if row["metric"] == "acc"}
+    assert means == {
+        "base": 0.1,
+        "original": pytest.approx(0.25),
+        "direct": pytest.approx(0.55),
+        "full": pytest.approx(0.85),
+    }
+    differences = {(row["first"], row["second"]): row for row in found["differences"]}
+    assert set(differences) == {(a, b) for a, b in study.pairs()}
+    assert differences["original", "full"]["mean"] == pytest.approx(0.6)
+    assert differences["original", "full"]["p_adjusted"] >= differences["original", "full"]["p"]
+    written = report(study, tmp_path, find_study("ablation"))
+    again = {path: path.read_bytes() for path in written}
+    assert report(study, tmp_path, find_study("ablation")) == written
+    assert again == {path: path.read_bytes() for path in written}
+    text = (tmp_path / "report.md").read_text()
+    assert "| full - original | boost_questions | acc | +60.0 |" in text and "**Not finished:**" in text
+    assert "| Full | 23.90 | 27.39 |" in text
+    page = (tmp_path / "report.html").read_text()
+    assert "data:image/svg+xml;base64," in page and "<table>" in page and 'src="http' not in page
+
+
+def test_a_log_ends_in_a_line_that_can_be_read(tmp_path):
+    (tmp_path / "log").write_bytes(b"one\n\x1b[31mtwo\x1b[0m\rthree \xff\n\n")
+    assert last_line(tmp_path / "log") == "three \ufffd"
+
+
+# --- from end to end -----------------------------------------------------------------------------
+
+LORA = {"loss_on": "all", "max_length": 256, "too_long": "cut", "use_peft": True, "lora_r": 4}
+LORA |= {"lora_target_modules": ["q_proj"], "num_train_epochs": 1, "learning_rate": 1e-3, "use_cpu": True}
+LORA |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "report_to": "none", "save_strategy": "no"}
+
+
+def studied(*words: str) -> list[str]:
+    return [sys.executable, "-m", "boost_qa.cli", "study", *words]
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory):
+    """A tiny random model, as it is and trained on dialogues that a local server speaks."""
+    folder = tmp_path_factory.mktemp("study")
+    model = tiny("llama", folder / "model")
+    recipe = {"model_name_or_path": str(model), "dataset": "boost_qa", "output_dir": "x", "dtype": "float32", **LORA}
+    (folder / "train.yaml").write_text(yaml.safe_dump(recipe))
+    with local_server("--words", "12") as server:
+        models = {"any": {"engine": "openai", "base_url": server.url, "model": "test"}}
+        agent = {"model": "any", "temperature": 0.5}
+        debate = {"cast": dict.fromkeys(("student_a", "student_b", "student_c"), agent)}
+        generate = {
+            "name": "served",
+            "sources": [{"source": "sample"}],
+            "dialogues": 8,
+            "scenarios": {"debate": debate, "error_correction": None, "analogical_reasoning": None},
+            "models": models,
+            "validation": 0.0,
+        }
+        (folder / "generate.yaml").write_text(yaml.safe_dump(generate))
+        study = {
+            "name": "trial",
+            "question": "Does it run?",
+            "runs": {"served": {"recipe": str(folder / "generate.yaml")}},
+            "train": {"recipe": str(folder / "train.yaml")},
+            "arms": {"few": {"run": "served", "rows": 3}, "base": {}},
+            "against": "base",
+            "seeds": [0],
+            "held_out": {"n": 3, "sources": [gym(8, 5)]},
+            "evaluate": {"max_tokens": 4},
+        }
+        (folder / "trial.yaml").write_text(yaml.safe_dump(study))
+        yield folder / "trial.yaml"
+
+
+def test_a_study_is_killed_goes_on_and_is_done(study_file, tmp_path):
+    folder = tmp_path / "out"
+    command = studied(str(study_file), "--output", str(folder))
+    first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    done = folder / "steps" / "train-few-seed-0.json"
+    while not done.exists() and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert done.exists()
+    before = {file.name: file.read_bytes() for file in (folder / "steps").glob("*.json")}
+
+    second = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert second.returncode == 0, second.stderr
+    steps = {file.name: file.read_bytes() for file in (folder / "steps").glob("*.json")}
+    assert len(steps) == 4 and before.items() <= steps.items()
+    found = json.loads((folder / "results.json").read_text())
+    assert found["arms"]["few"]["trained"]["0"]["dialogues"] == 3
+    assert {row["arm"] for row in found["figures"]} == {"base", "few"}
+    assert {row["items"] for row in found["figures"]} == {3}
+
+    third = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert third.returncode == 0 and "train" not in third.stderr
+    assert steps == {file.name: file.read_bytes() for file in (folder / "steps").glob("*.json")}
+
+    other = subprocess.run([*command, "train.change=[learning_rate=1e-4]"], capture_output=True, text=True, timeout=60)
+    assert other.returncode == 2 and "was run with other settings" in other.stderr
+
+
+def test_a_step_that_fails_is_told_with_its_log(study_file, tmp_path):
+    command = studied(str(study_file), "arms.few.rows=99", "seeds=[3]", "--output", str(tmp_path / "out"))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2
+    assert "train few, seed 3 ended with exit code 2" in done.stderr and "train-few-seed-3.log" in done.stderr
+    assert "dataset_rows: 99" in (tmp_path / "out" / "steps" / "train-few-seed-3.log").read_text()
+
+
+def test_a_step_that_was_left_over_is_not_started_again(study_file, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    from boost_qa.study.work import work
+
+    (tmp_path / "steps").mkdir()
+    with (tmp_path / "steps" / "generate-served.log").open("ab") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="still at work since an earlier start"):
+            work(read_study(study_file), tmp_path, [""], lambda text: None)
+    write_whole(tmp_path / "study.yaml", yaml.safe_dump({"name": "another"}))
+    with pytest.raises(RunError, match="holds another study: name was 'another', is 'trial'"):
+        work(read_study(study_file), tmp_path, [""], lambda text: None)
