@@ -360,3 +360,19 @@ def test_a_step_that_was_left_over_is_not_started_again(study_file, tmp_path):
     write_whole(tmp_path / "study.yaml", yaml.safe_dump({"name": "another"}))
     with pytest.raises(RunError, match="holds another study: name was 'another', is 'trial'"):
         work(read_study(study_file), tmp_path, [""], lambda text: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [file.stem for file in STUDIES])
+def test_every_study_runs_on_real_models_at_its_tiny_scale(name, tmp_path):
+    done = subprocess.run(
+        studied(name, "--scale", "tiny", "--output", str(tmp_path)), capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stderr
+    study = read_study(name, "tiny")
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert set(found["arms"]) == set(study.arms) and all(found["runs"].values())
+    assert all(found["arms"][arm]["trained"] for arm, settings in study.arms.items() if settings.run)
+    assert bool(found["mechanism"]) == bool(study.mechanism) and bool(found["checks"]) == study.check
+    assert bool(found["analogies"]) == bool(study.analogies)
+    assert "Not finished" not in (tmp_path / "report.md").read_text()
