@@ -142,6 +142,12 @@ def test_a_fault_names_its_key(change, told):
         read_study("ablation", "tiny", [change])
 
 
+def test_a_fault_in_how_an_arm_is_trained_is_told_before_anything_is_run(tmp_path):
+    study = read_study("ablation", "tiny", ["arms.full.change=[learning_rat=1]"])
+    with pytest.raises(RecipeError, match="nearest known key: 'learning_rate'"):
+        trainings(study, Places(tmp_path))
+
+
 def test_unknown_studies_and_scales_name_those_there_are():
     with pytest.raises(RecipeError, match="ablation"):
         find_study("abblation")

@@ -47,6 +47,16 @@ def test_the_command_line_changes_the_file(recipe):
     assert read_settings(["--config", recipe(), "--learning_rate", "0.5"]).sft.learning_rate == 0.5
 
 
+def test_null_takes_a_key_of_the_recipe_away(recipe):
+    settings = read_settings(["--config", recipe(), "--learning_rate", "null", "--loss_on=null"])
+    assert (
+        "learning_rate" not in settings.given
+        and settings.sft.learning_rate
+        == read_settings(["--config", recipe(RECIPE.replace("learning_rate: 1e-4", ""))]).sft.learning_rate
+    )
+    assert "nearest known key: 'learning_rate'" in refused(["--config", recipe(), "--learning_rat", "null"])
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -13,7 +13,7 @@ from rich.table import Table
 from boost_qa.errors import RecipeError
 from boost_qa.plan import plan
 from boost_qa.study.settings import Arm, Study
-from boost_qa.study.steps import changes_of, training_changes
+from boost_qa.study.steps import changes_of, training_changes, training_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,8 @@ def _dialogues(study: Study, run: str) -> int:
 
 def _training(study: Study, arm: Arm, rows: int) -> float:
     from boost_qa.train.plan import plan_recipe
-    from boost_qa.train.settings import read_settings
 
-    assert study.train is not None
-    words = [word for key, value in training_changes(study, arm) for word in (f"--{key}", value)]
-    settings = read_settings(["--config", study.train.recipe, *words, "--gpu", study.assumed.gpu], plan_only=True)
+    settings = training_settings(study, arm.model_copy(update={"change": (*arm.change, f"gpu={study.assumed.gpu}")}))
     planned = plan_recipe(settings, 1, None, rows, study.assumed.tokens)
     assert planned.prediction is not None
     return planned.prediction.seconds / 3600

@@ -17,12 +17,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from boost_qa.derived import TAGCOS
 from boost_qa.plan import plan
 from boost_qa.study.settings import Arm, Study
 from boost_qa.types import digest
+
+if TYPE_CHECKING:
+    from boost_qa.train.settings import Settings
 
 HELD_OUT = "boost_questions"
 """The task that asks the questions of `held_out.jsonl`."""
@@ -44,9 +47,9 @@ class Step:
     command: tuple[str, ...]
     depends: str = ""
 
-    @property
-    def digest(self) -> str:
-        return digest(*self.command[1:], self.depends)
+    def digest(self, folder: Path) -> str:
+        """What it does, wherever the study's folder is."""
+        return digest(*(word.replace(str(folder), "STUDY") for word in self.command[1:]), self.depends)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,11 @@ def generations(study: Study, places: Places) -> list[list[Step]]:
 
 
 def trainings(study: Study, places: Places) -> list[list[Step]]:
-    """For each arm and seed its steps, one after the other; chains do not depend on each other."""
+    """For each arm and seed its steps, one after the other; chains do not depend on each other.
+
+    Raises:
+        RecipeError: how an arm is trained does not parse.
+    """
     return [list(_training(study, places, name, seed)) for name, seed in study.arm_seeds()]
 
 
@@ -102,7 +109,8 @@ def _generation(study: Study, places: Places, name: str) -> Iterator[Step]:
         f"generate {name}", "generate", _boost_qa("generate", recipe, *changes, "--output", str(folder)), depends
     )
     if any(arm.run == name and arm.config == TAGCOS for arm in study.arms.values()):
-        command = _boost_qa("coreset", str(folder), "--model", _base(study))
+        model = training_settings(study, Arm()).model.model_name_or_path
+        command = _boost_qa("coreset", str(folder), "--model", str(model))
         yield Step(f"coreset {name}", "coreset", command, depends)
     if study.check:
         yield Step(f"check {name}", "check", _boost_qa("check", str(folder)), depends)
@@ -115,10 +123,12 @@ def _generation(study: Study, places: Places, name: str) -> Iterator[Step]:
 
 def _training(study: Study, places: Places, name: str, seed: int) -> Iterator[Step]:
     arm, folder = study.arms[name], places.arm(name, seed)
-    assert study.train is not None
-    whose = _flags(base=_base(study)) if arm.run is None else _flags(adapter=str(folder))
-    depends = "" if arm.run is None else plan(study.runs[arm.run].recipe, changes_of(study, arm.run)).digest
-    if arm.run is not None:
+    settings = training_settings(study, arm)
+    if arm.run is None:
+        whose, depends = _flags(base=settings.model.model_name_or_path), ""
+    else:
+        made = plan(study.runs[arm.run].recipe, changes_of(study, arm.run)).digest
+        whose, depends = _flags(adapter=str(folder)), digest(made, json.dumps(settings.material()))
         yield Step(f"train {name}, seed {seed}", "train", _train(study, places, arm, folder, seed), depends)
     for what, words in _evaluations(study, places, seed):
         output = ("--output", str(places.evaluation(name, seed) / what))
@@ -162,18 +172,17 @@ def _evaluations(study: Study, places: Places, seed: int) -> Iterator[tuple[str,
         yield "benchmarks", [*which, *(word for one in asked.data for word in ("--data", one)), *common]
 
 
-def _base(study: Study) -> str:
-    """The model that the training's recipe names.
+def training_settings(study: Study, arm: Arm) -> Settings:
+    """How an arm is trained, apart from its data and seed.
 
     Raises:
-        RecipeError: the recipe does not parse.
+        RecipeError: the recipe, or a change to it, does not parse.
     """
     from boost_qa.train.settings import read_settings
 
     assert study.train is not None
-    changes = [word for key, value in training_changes(study, Arm()) for word in (f"--{key}", value)]
-    settings = read_settings(["--config", study.train.recipe, *changes], plan_only=True)
-    return str(settings.model.model_name_or_path)
+    changes = [word for key, value in training_changes(study, arm) for word in (f"--{key}", value)]
+    return read_settings(["--config", study.train.recipe, *changes], plan_only=True)
 
 
 def _boost_qa(*words: str) -> tuple[str, ...]:

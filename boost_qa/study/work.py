@@ -142,7 +142,7 @@ class _Desk:
         if not file.is_file():
             return False
         before = json.loads(file.read_text(encoding="utf-8"))
-        if before["digest"] != step.digest:
+        if before["digest"] != step.digest(self.logs.parent):
             raise RunError(
                 f"{file.parent.parent}: {step.name!r} was run with other settings: {' '.join(before['command'])}",
                 "Give another --output, or what it was run with.",
@@ -187,7 +187,11 @@ class _Desk:
             raise _failed(step, process.returncode, log)
         if process.returncode == 0:
             seconds = time.monotonic() - began
-            kept = {"digest": step.digest, "command": list(step.command), "seconds": round(seconds, 1)}
+            kept = {
+                "digest": step.digest(self.logs.parent),
+                "command": list(step.command),
+                "seconds": round(seconds, 1),
+            }
             write_whole(self._file(step, ".json"), json.dumps(kept, indent=2) + "\n")
             with self.lock:
                 self.left.remove(step)

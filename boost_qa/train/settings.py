@@ -58,7 +58,7 @@ def read_settings(arguments: Sequence[str], *, plan_only: bool = False) -> Setti
     """The settings of `--config RECIPE [--key value]...`.
 
     Args:
-        arguments: the command line, without the program's name.
+        arguments: the command line, without the program's name; `null` takes a key of the recipe away.
         plan_only: nothing will be trained, so no GPU is needed; `--dry_run true` has the same effect.
 
     Raises:
@@ -68,6 +68,10 @@ def read_settings(arguments: Sequence[str], *, plan_only: bool = False) -> Setti
     recipe, changes = _split(arguments)
     file = find_recipe(recipe) if recipe else None
     values = dict(_from_file(file)) if file else {}
+    for key in [key for key, given in changes.items() if given == ["null"]]:
+        refuse(key, None)
+        del changes[key]
+        values.pop(key, None)
     for key in (*values, *changes):
         refuse(key, file if key in values else None)
     parser = _Parser((DialogueArguments, SFTConfig, ModelConfig), prog="python -m boost_qa.train")
