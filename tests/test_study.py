@@ -25,7 +25,7 @@ from boost_qa.evaluate.results import Scored
 from boost_qa.evaluate.results import write as write_results
 from boost_qa.run_folder import write_whole
 from boost_qa.study.gather import gather
-from boost_qa.study.held_out import hold_out
+from boost_qa.study.held_out import check_unseen, hold_out
 from boost_qa.study.hours import hours
 from boost_qa.study.paper import paper_file, read_tables
 from boost_qa.study.report import report
@@ -212,7 +212,12 @@ def test_no_question_of_a_run_is_held_out(tmp_path):
     hold_out(settings, [run], tmp_path / "held.jsonl")
     held = [json.loads(line) for line in (tmp_path / "held.jsonl").open(encoding="utf-8")]
     assert sorted(row["final"] for row in held) == ["2000", "2002", "2004", "2006", "2008"]
-    with pytest.raises(SourceError, match="mine has 5 questions .* wanted: 6"):
+    check_unseen(tmp_path / "held.jsonl", [run])
+    with run.records_file.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**records[0], "id": "new", "question": "what is 1000 plus 1000"}) + "\n")
+    with pytest.raises(RunError, match="1 of the questions in .* are in the run"):
+        check_unseen(tmp_path / "held.jsonl", [run])
+    with pytest.raises(SourceError, match="mine has 4 questions .* wanted: 6"):
         hold_out(settings.model_copy(update={"n": 6}), [run], tmp_path / "more.jsonl")
     assert not (tmp_path / "more.jsonl").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from boost_qa import sources
 from boost_qa.checks.words import END, tokens
-from boost_qa.errors import SourceError
+from boost_qa.errors import RunError, SourceError
 from boost_qa.run_folder import RunFolder, dump, write_whole
 from boost_qa.study.settings import HeldOut
 from boost_qa.types import Record, digest
@@ -27,7 +28,7 @@ def hold_out(settings: HeldOut, runs: Sequence[RunFolder], target: Path) -> None
     Raises:
         SourceError: a source cannot be read, or too few of its questions are left.
     """
-    seen = {_words(record.question) for run in runs for record in run.records()}
+    seen = _seen(runs)
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in sources.read(settings.sources, settings.seed).records:
         if _words(record.question) not in seen:
@@ -42,6 +43,24 @@ def hold_out(settings: HeldOut, runs: Sequence[RunFolder], target: Path) -> None
             )
         chosen += sorted(known, key=lambda record: digest(str(settings.seed), record.id))[: settings.n]
     write_whole(target, "".join(dump(_row(record)) + "\n" for record in chosen))
+
+
+def check_unseen(held_out: Path, runs: Sequence[RunFolder]) -> None:
+    """Make sure that no run has a held-out question; one that was added later may.
+
+    Raises:
+        RunError: naming the run and how many it has.
+    """
+    with held_out.open(encoding="utf-8") as lines:
+        held = {_words(json.loads(line)["question"]) for line in lines}
+    for run in runs:
+        if both := held & _seen([run]):
+            what = f"{len(both)} of the questions in {held_out} are in the run in {run.path}"
+            raise RunError(what, "Give the study another --output, so that others are drawn.")
+
+
+def _seen(runs: Sequence[RunFolder]) -> set[tuple[str, ...]]:
+    return {_words(record.question) for run in runs for record in run.records()}
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import yaml
 
 from boost_qa.errors import BoostQAError, EngineError, RunError
 from boost_qa.run_folder import RunFolder, write_whole
-from boost_qa.study.held_out import hold_out
+from boost_qa.study.held_out import check_unseen, hold_out
 from boost_qa.study.settings import Study
 from boost_qa.study.steps import Kind, Places, Step, generations, trainings
 
@@ -48,13 +48,18 @@ def work(study: Study, folder: Path, devices: Sequence[str], say: Say) -> None:
     places = Places(folder)
     first, then = generations(study, places), trainings(study, places)
     with RunFolder(folder).lock():
-        begin(study, folder)
+        check_folder(study, folder)
         desk = _Desk(folder / "steps", say, [step for chain in (*first, *then) for step in chain])
+        resolved = study.model_dump(mode="json", exclude_defaults=True)
+        write_whole(folder / "study.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         for chain in first:
-            desk.run(chain, devices[0])
-        if study.held_out and not places.held_out.is_file():
-            say("drawing the questions that are held out")
-            hold_out(study.held_out, [RunFolder(places.run(name)) for name in study.runs], places.held_out)
+            desk.run(chain, "")
+        if study.held_out:
+            runs = [RunFolder(places.run(name)) for name in study.runs]
+            if not places.held_out.is_file():
+                say("drawing the questions that are held out")
+                hold_out(study.held_out, runs, places.held_out)
+            check_unseen(places.held_out, runs)
         _share(desk, then, devices)
 
 
@@ -69,22 +74,20 @@ def visible(devices: str | None) -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())] or [""]
 
 
-def begin(study: Study, folder: Path) -> None:
-    """Keep the study in its folder. Arms, seeds and what is asked may be added later; its name and scale are fixed.
+def check_folder(study: Study, folder: Path) -> None:
+    """Make sure that a folder is this study's. Arms, seeds and what is asked may be added later; the rest is fixed.
 
     Raises:
-        RunError: the folder holds another one.
+        RunError: it holds another one.
     """
     file, resolved = folder / "study.yaml", study.model_dump(mode="json", exclude_defaults=True)
-    if file.is_file():
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        for key in ("name", "scale", "held_out"):
-            if before.get(key) != resolved.get(key):
-                raise RunError(
-                    f"{folder} holds another study: {key} was {before.get(key)!r}, is {resolved.get(key)!r}",
-                    "Give another --output.",
-                )
-    write_whole(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    if not file.is_file():
+        return
+    before = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for key in ("name", "scale", "held_out"):
+        if before.get(key) != resolved.get(key):
+            what = f"{folder} holds another study: {key} was {before.get(key)!r}, is {resolved.get(key)!r}"
+            raise RunError(what, "Give another --output.")
 
 
 def _share(desk: _Desk, chains: Sequence[list[Step]], devices: Sequence[str]) -> None:
