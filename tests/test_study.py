@@ -317,7 +317,7 @@ def study_file(tmp_path_factory):
             "held_out": {"n": 3, "sources": [gym(8, 5)]},
             "evaluate": {"max_tokens": 4},
         }
-        (folder / "trial.yaml").write_text(yaml.safe_dump(study))
+        (folder / "trial.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
         yield folder / "trial.yaml"
 
 
@@ -356,6 +356,9 @@ def test_a_step_that_fails_is_told_with_its_log(study_file, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 2
     assert "train few, seed 3 ended with exit code 2" in done.stderr and "train-few-seed-3.log" in done.stderr
+    assert {file.stem for file in (tmp_path / "out" / "steps").glob("*.json")} == {
+        "generate-served"
+    }  # no other went on
     assert "dataset_rows: 99" in (tmp_path / "out" / "steps" / "train-few-seed-3.log").read_text()
 
 

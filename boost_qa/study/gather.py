@@ -12,6 +12,7 @@ import numpy as np
 
 from boost_qa.evaluate.intervals import difference_over_seeds, holm, over_seeds
 from boost_qa.evaluate.results import read
+from boost_qa.portable import portable_value
 from boost_qa.run_folder import RunFolder
 from boost_qa.study.settings import Study
 from boost_qa.study.steps import Places
@@ -37,7 +38,7 @@ def gather(study: Study, folder: Path) -> dict[str, Any]:
     for row, p in zip(differences, holm([row["p"] for row in differences]), strict=True):
         row["p_adjusted"] = p
     return {
-        "study": study.model_dump(mode="json", exclude_defaults=True),
+        "study": portable_value(study.model_dump(mode="json", exclude_defaults=True)),
         "runs": {name: _run(RunFolder(places.run(name))) for name in study.runs},
         "arms": {name: _arm(study, places, name) for name in study.arms},
         "headline": headline,

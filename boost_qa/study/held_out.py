@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from boost_qa import sources
+from boost_qa.checks.results.extract import final
 from boost_qa.checks.words import END, tokens
 from boost_qa.errors import RunError, SourceError
 from boost_qa.run_folder import RunFolder, dump, write_whole
@@ -20,7 +22,7 @@ def hold_out(settings: HeldOut, runs: Sequence[RunFolder], target: Path) -> None
     """Draw the questions and write one line for each.
 
     Whatever any run has among its records is left out, also where only punctuation or case differ; so are questions
-    without a known result.
+    whose result is not known: the source says it, or its reference answer ends in it.
 
     Args:
         runs: finished generations.
@@ -35,7 +37,7 @@ def hold_out(settings: HeldOut, runs: Sequence[RunFolder], target: Path) -> None
             groups[_group(record)].append(record)
     chosen: list[Record] = []
     for name, records in groups.items():
-        known = [record for record in records if record.final]
+        known = [one for record in records if (one := _with_result(record)).final]
         if len(known) < settings.n:
             raise SourceError(
                 f"held_out: {name} has {len(known)} questions with a result that no run has seen; wanted: {settings.n}",
@@ -43,6 +45,12 @@ def hold_out(settings: HeldOut, runs: Sequence[RunFolder], target: Path) -> None
             )
         chosen += sorted(known, key=lambda record: digest(str(settings.seed), record.id))[: settings.n]
     write_whole(target, "".join(dump(_row(record)) + "\n" for record in chosen))
+
+
+def _with_result(record: Record) -> Record:
+    """The record with the one number that its reference answer comes to, where the source does not say it."""
+    found = () if record.final else final(record.answer, record.question).results
+    return replace(record, final=found[0].math) if len(found) == 1 and found[0].math else record
 
 
 def check_unseen(held_out: Path, runs: Sequence[RunFolder]) -> None:

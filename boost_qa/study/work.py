@@ -84,7 +84,7 @@ def check_folder(study: Study, folder: Path) -> None:
     if not file.is_file():
         return
     before = yaml.safe_load(file.read_text(encoding="utf-8"))
-    for key in ("name", "scale", "held_out"):
+    for key in ("name", "scale", *(["held_out"] if Places(folder).held_out.is_file() else [])):
         if before.get(key) != resolved.get(key):
             what = f"{folder} holds another study: {key} was {before.get(key)!r}, is {resolved.get(key)!r}"
             raise RunError(what, "Give another --output.")
@@ -107,16 +107,14 @@ def _share(desk: _Desk, chains: Sequence[list[Step]], devices: Sequence[str]) ->
         futures = [workers.submit(run, chain) for chain in chains]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        except BaseException:
+            for future in done:
+                future.result()
+        except BaseException:  # Ctrl-C among them
             desk.stop()
             raise
         finally:
             for future in futures:
                 future.cancel()
-        failed = next((future for future in done if future.exception()), None)
-        if failed:
-            desk.stop()
-            failed.result()
 
 
 @dataclass
@@ -174,8 +172,10 @@ class _Desk:
         log = self._file(step, ".log")
         with log.open("ab") as file:
             _alone(file, step)
-            process = subprocess.Popen(step.command, stdout=file, stderr=subprocess.STDOUT, env=environment)
-            with self.lock:
+            with self.lock:  # whoever stops the others sees this one, or this one sees that it is over
+                if self.stopped.is_set():
+                    return
+                process = subprocess.Popen(step.command, stdout=file, stderr=subprocess.STDOUT, env=environment)
                 self.running.add(process)
             try:
                 self._watch(process, step, log)
