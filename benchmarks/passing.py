@@ -4,7 +4,7 @@ Each run is checked with the defaults (without a judge, so free text stays unkno
 none of the labels that `verified` drops. Of the answers, shares are of those that could be told.
 
     boost-qa generate demo
-    boost-qa generate demo_small name=real_small dialogues=null sources='[{source: orca_math, path: A.jsonl, n: 300}, ...]' -o RUN
+    boost-qa generate demo_small dialogues=null sources='[{source: orca_math, path: A.jsonl, n: 300}, ...]' -o RUN
     python benchmarks/passing.py demo RUN
 """
 
