@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from boost_qa import models
 from boost_qa.errors import EngineError, RunError, SourceError
 from boost_qa.evaluate.loading import Chosen, find, place
+from boost_qa.lessons import versions
 from boost_qa.mechanism import transfer as bands
 from boost_qa.mechanism.landscape import REACH, Landscape, draw, grid, landscape
 from boost_qa.mechanism.material import Exchange, Item, Material, drawn, encode_exchange, find_material
@@ -126,7 +126,7 @@ def measure(
         "data": material.facts | {"embedder": embedder},
         "settings": {name: getattr(settings, name) for name in ("limit", "directions", "points", "reach", "seed")},
         "device": torch.device(where["device"]).type,
-        "versions": _versions(),
+        "versions": versions(_PACKAGES),
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, json.dumps(facts | found, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
@@ -251,13 +251,3 @@ def _default(chosen: Chosen) -> Path:
     if chosen.adapter is not None and str(chosen.adapter) == chosen.named.get("peft"):
         return chosen.adapter / "mechanism" / "mechanism.json"
     return Path("mechanism") / f"{chosen.name}.json"
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
