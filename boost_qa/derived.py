@@ -95,8 +95,11 @@ def tagcos(contents: Contents) -> list[Place]:
     remedy = f"Choose them: boost-qa coreset {folder.path} --model NAME"
     if not folder.coreset_file.is_file():
         raise RunError(f"{folder.path} has no coreset", remedy)
-    by_source = json.loads(folder.coreset_file.read_text(encoding="utf-8"))["chosen"]
-    chosen = {id for ids in by_source.values() for id in ids}
+    try:
+        by_source = json.loads(folder.coreset_file.read_text(encoding="utf-8"))["chosen"]
+        chosen = {id for ids in by_source.values() for id in ids}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RunError(f"{folder.coreset_file} cannot be read: {error!r}", remedy) from error
     places = [place for place in contents.records if place.record in chosen]
     if counted(places) != wanted(contents):
         raise RunError(f"{folder.coreset_file} was made for other dialogues or splits than there are", remedy)

@@ -2,11 +2,12 @@
 
 MASTER names the two and no more: how they were set, and whether questions, answers or both were changed, is UNKNOWN.
 Here it is the question alone, for with garbled answers the scores on MATH and MBPP would not stand where they stand in
-Table 3 (20.9 and 21.2 beside 21.6, 61.9 and 63.5 beside 65.3).
+Table 3 (21.2 and 20.9 beside 21.6, 61.9 and 63.5 beside 65.3).
 
-`RandomCharAug` replaces 30 % of the characters, ten at most, in 30 % of the words of four characters or more, ten at
-most. `SpellingAug` replaces 30 % of the words, ten at most, by common misspellings from a list that comes with nlpaug.
-Both take a text apart into words and join these with single spaces, so that code loses its lines and indents.
+Both change as many words as 30 % of a text's words and punctuation marks, ten at most. `RandomCharAug` draws them from
+the words of four characters or more, and replaces 30 % of the characters of each, ten at most; `SpellingAug` from those
+that stand in its list of common misspellings. Both take a text apart into words and join these with single spaces, so
+that code loses its lines and indents.
 """
 
 from __future__ import annotations

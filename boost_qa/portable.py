@@ -62,6 +62,22 @@ def portable_value(value: Any) -> Any:
     return value
 
 
+def portable_study(study: Mapping[str, Any]) -> dict[str, Any]:
+    """A study's settings for reading elsewhere: also what stands behind `=`, and without addresses of servers."""
+
+    def neutral(key: str, value: Any) -> Any:
+        if isinstance(value, str):
+            name, equals, text = value.partition("=")
+            if equals and re.fullmatch(r"[\w.\-]+", name):
+                return f"{name}={neutral(name, text)}"
+            return SERVER if key.endswith("_url") else _text(value)
+        if isinstance(value, Mapping):
+            return {inner: neutral(inner, each) for inner, each in value.items()}
+        return [neutral(key, each) for each in value] if isinstance(value, list | tuple) else value
+
+    return {key: neutral(key, value) for key, value in study.items()}
+
+
 def portable_model(name: str | None) -> str | None:
     """A model's name or Hub id as it is; the last name of a folder or GGUF file."""
     return name if name is None else last_name(name) if name.endswith(".gguf") else _text(name)

@@ -75,7 +75,8 @@ def test_pursuit_solves_the_problem_it_says(seed, count):
     assert len(set(found)) == count == len(found)
     for place in range(min(count, 6)):
         chosen = vectors[found[:place]]
-        weights = np.linalg.solve(chosen @ chosen.T + np.eye(place), chosen @ target)
+        ridge = np.eye(place) * (place > 1)  # as in the authors' code: a first row alone is fitted without it
+        weights = np.linalg.solve(chosen @ chosen.T + ridge, chosen @ target)
         pull = vectors @ (target - chosen.T @ weights)
         pull[found[:place]] = -np.inf
         if pull.max() <= 1e-9:  # it begins again

@@ -234,6 +234,10 @@ def test_a_coreset_that_is_missing_or_stale_names_the_command(tmp_path):
     with pytest.raises(RunError, match=r"no coreset\n  Choose them: boost-qa coreset .*run --model"):
         boost_qa.load("tagcos", run=run.path)
 
+    run.coreset_file.write_text('{"chosen": [')
+    with pytest.raises(RunError, match="cannot be read"):
+        boost_qa.load("tagcos", run=run.path)
+
     def choose(ids):
         run.coreset_file.write_text(json.dumps({"chosen": {"all": ids}}))
         return boost_qa.load("tagcos", run=run.path, cache_dir=str(tmp_path / "cache"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from scripted import Scripted
 from tiny_models import tiny
 
 from boost_qa.cards.evaluations import eval_results_yaml, read_scores
-from boost_qa.errors import BoostQAError, EngineError, ModelError, RunError
+from boost_qa.errors import BoostQAError, EngineError, ModelError, RunError, SourceError
 from boost_qa.evaluate import results
 from boost_qa.evaluate.benchmark import Item
 from boost_qa.evaluate.compare import compare
@@ -143,6 +144,15 @@ def test_what_is_half_known(model, data, tmp_path):
     assert scores["acc_bracket_stderr"] == pytest.approx((0.25 / 11) ** 0.5)
 
 
+def test_files_of_two_benchmarks_are_not_joined(model, data, tmp_path):
+    there = tmp_path / "data"
+    shutil.copytree(data, there)
+    row = {"task_id": 1, "prompt": "Add.", "code": "def add(a, b):\n    return a + b", "test_imports": []}
+    (there / "mbppplus.jsonl").write_text(json.dumps(row | {"test_list": ["assert add(1, 2) == 3"]}) + "\n")
+    with pytest.raises(SourceError, match="mbpp.jsonl and mbppplus.jsonl"):
+        evaluate(settings(model, there, tasks=("boost_mbpp",)), tmp_path / "out", load_model=pytest.fail)
+
+
 def test_mbpp_of_google_is_its_test_split(model, data, tmp_path):
     path = evaluate(settings(model, data, tasks=("boost_mbpp",)), tmp_path, load_model=known(Known()))
     assert json.loads(path.read_text())["n-samples"]["boost_mbpp"] == {"original": 3, "effective": 3}
@@ -208,7 +218,12 @@ def test_a_judge_that_cannot_be_read_gives_no_points_and_takes_none(tmp_path):
     found = graders.math("m", [(item, "" if item.id == "4" else "\\boxed{7} <1>") for item in items])
     assert [one.get("acc_judge") for one in found] == [1.0, 0.0, None, None, 0.0]
     assert [one["unjudged"] for one in found] == [0.0, 0.0, 1.0, 1.0, 0.0]
-    assert engine.times()["3", "m/judge", 2] == 1 and len(engine.asked) == 8  # three attempts for the unreadable
+    assert len(engine.asked) == 8 and sum(record == "3" for record, *_ in engine.times()) == 3  # attempts
+    graders.math("m", [(item, "\\boxed{7} <1>") for item in items[:2]])
+    assert len(engine.asked) == 8
+    another = Graders(tmp_path, judge=Judge("strict", lambda: engine, "another"))
+    another.math("m", [(item, "\\boxed{7} <1>") for item in items[:2]])
+    assert len(engine.asked) == 10 and another.judge_facts() != graders.judge_facts()
 
 
 # --- going on ------------------------------------------------------------------------------------
@@ -439,6 +454,19 @@ def test_other_limits_pair_what_both_have(model, data, tmp_path):
         evaluate(asked, tmp_path / name, load_model=known(Known()))
     one = compare(tmp_path / "some", tmp_path / "all")[0]
     assert (one.paired.n, one.only_first, one.only_second) == (5, 0, 7)
+
+
+def test_two_judges_are_no_comparison(model, data, tmp_path):
+    for name, judge in (("a", "x"), ("b", "y"), ("c", "x")):
+        path = evaluate(settings(model, data, tasks=("boost_math500",)), tmp_path / name, load_model=known(Known()))
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"judge": {"model": judge}}))
+        items = next((tmp_path / name).glob("items_*"))
+        lines = [json.loads(line) for line in items.read_text().split("\n") if line]
+        told = [line | {"scores": line["scores"] | {"acc_judge,none": 1.0}} for line in lines]
+        items.write_text("".join(json.dumps(line) + "\n" for line in told))
+    assert compare(tmp_path / "a", tmp_path / "c")
+    with pytest.raises(RunError, match="judged by another judge"):
+        compare(tmp_path / "a", tmp_path / "b")
 
 
 def test_what_cannot_be_compared(model, data, tmp_path):

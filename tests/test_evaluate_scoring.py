@@ -59,6 +59,11 @@ def test_bracket(reply, letter):
         ("we get 2", "C"),
         ("we get 112", None),
         ("The answer is A, no, the answer is B", "B"),
+        ("so I choose option B, I choose option B", "B"),
+        # options that the reply names to reject them
+        ("The answer is B. Option C is wrong because it is too small.", "B"),
+        ("**Answer: (C)** because choice A is wrong", "C"),
+        ("Option A is wrong. Option B is wrong. Option D is wrong.", None),
         # what only looks like a letter that was chosen
         ("A fox is an animal.", None),
         ("The answer is A's.", None),

@@ -110,6 +110,12 @@ def test_a_direction_has_the_length_of_each_filter_whatever_a_and_b_are():
     assert not torch.allclose(again.left @ again.right, made, atol=1e-2)
 
 
+def test_a_rank_above_the_width_of_a_layer():
+    ours = update(out=3, into=7, rank=5)
+    along = draw(ours, torch.Generator().manual_seed(0))
+    assert torch.allclose((along.left @ along.right).norm(dim=1), ours.filters, rtol=1e-5)
+
+
 def test_filters_without_weights_stay():
     ours = update()
     ours.filters[3] = 0
@@ -257,6 +263,12 @@ def test_rows_are_labelled_as_in_training(world):
     assert encode(taught(1, conversations=taught(1)["conversations"] * 20, speakers=None), 0, tokenizer, known) is None
 
 
+def posed(question: str) -> list[dict[str, str]]:
+    """An analogy whose second question is this one."""
+    said = ("Well?", "Yes.", f"Well done. Now try this: {question}", "13")
+    return [{"from": role, "value": text} for role, text in zip(("human", "gpt") * 2, said, strict=True)]
+
+
 def test_what_was_trained_on_is_not_held_out(tmp_path, world):
     rows = [taught(number) for number in range(5)] + [taught(5, related_source_id="9")]
     known = recorded(tmp_path, str(write(tmp_path / "rows.jsonl", rows)))
@@ -273,6 +285,14 @@ def test_what_was_trained_on_is_not_held_out(tmp_path, world):
     run = make_run(tmp_path / "run")
     found = find_material(known, [str(getattr(run, "path", tmp_path / "run"))])
     assert found.others and all("said the" in one.answer for one in found.others) and found.held
+    pairs = [
+        taught(number, related_source_id=str(number), speakers=None, conversations=posed(question))
+        for number, question in ((20, "How many is 6 plus 7?"), (21, "What is 6 plus 7?"))
+    ]
+    posing = recorded(tmp_path, str(write(tmp_path / "pairs.jsonl", pairs)))
+    found = find_material(posing, [str(tmp_path / "held.jsonl")])
+    assert found.pool[2:] == ["How many is 6 plus 7?", "What is 6 plus 7?"]
+    assert "What is 6 plus 7?" not in [one.question for one in found.others]
     with pytest.raises(SourceError, match="every question there was trained on"):
         find_material(known, [str(tmp_path / "rows.jsonl")])
     with pytest.raises(SourceError, match="the training held out nothing"):
@@ -284,6 +304,9 @@ def test_what_the_training_held_out_is_the_default(world, tmp_path):
     found = find_material(known, [])
     assert 0 < len(found.others) == len(found.held) < 12 and len(found.questions) == 12 - len(found.others)
     assert recorded(tmp_path, split="train[:50%]").ours.validation == 0
+    (tmp_path / "rows").mkdir()
+    known = remembered(tmp_path / "rows", world["dialogues"], dataset_rows=5)
+    assert len(find_material(known, [str(world["held"])]).questions) == 5
     with pytest.raises(RecipeError, match="does not say"):
         recorded(world["base"])
 
@@ -358,14 +381,20 @@ def test_the_adapter_is_as_before_after_each_measure(world):
     assert subject.loss(item)[0] > before
 
 
-def test_a_broken_off_measurement_leaves_no_file(world, tmp_path):
+def test_a_measurement_that_was_broken_off_goes_on_to_the_same_file(world, tmp_path):
     def stop(line: str) -> None:
         if line.startswith("losses on questions"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         measure(small(world), tmp_path / "m.json", stop, letters)
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == ["m.json.part"]
+    lines: list[str] = []
+    whole = measure(small(world), tmp_path / "m.json", lines.append, letters).read_bytes()
+    assert not any(line.startswith(("gradients", "losses around")) for line in lines)
+    assert [file.name for file in tmp_path.iterdir()] == ["m.json"]
+    (tmp_path / "m.json.part").write_text(json.dumps({"model": {}, "noise": {}}))  # of another adapter
+    assert measure(small(world), tmp_path / "m.json", embed=letters).read_bytes() == whole
 
 
 def test_in_bfloat16(world):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,15 +24,17 @@ from boost_qa.errors import RecipeError, RunError, SourceError
 from boost_qa.evaluate.intervals import difference, difference_over_seeds, figure, holm, over_seeds
 from boost_qa.evaluate.results import Scored
 from boost_qa.evaluate.results import write as write_results
+from boost_qa.portable import portable_study
 from boost_qa.run_folder import write_whole
 from boost_qa.study.gather import gather
 from boost_qa.study.held_out import check_unseen, hold_out
 from boost_qa.study.hours import hours
 from boost_qa.study.paper import paper_file, read_tables
+from boost_qa.study.plots import _sizes
 from boost_qa.study.report import report
 from boost_qa.study.settings import HeldOut, find_study, read_study
 from boost_qa.study.steps import HELD_OUT, Places, generations, trainings
-from boost_qa.study.work import last_line
+from boost_qa.study.work import check_begun, last_line
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "recipes" / "study").glob("*.yaml"))
@@ -82,6 +85,17 @@ def test_arms_that_are_all_right_have_no_interval_of_length_nothing():
     assert over_seeds(same).low < 1 == over_seeds(same).high
     found = difference_over_seeds(same, same)
     assert found.low < 0 < found.high and found.p == 1
+
+
+def test_seeds_that_are_right_by_turns_have_an_interval():
+    found = over_seeds(np.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]))
+    assert found.low < found.mean == 0.5 < found.high
+
+
+def test_scores_that_are_no_shares_are_not_cut():
+    scores = np.array([[-3.0, -4.0, -2.5], [-3.5, -4.5, -2.0]])
+    found, higher = over_seeds(scores), difference_over_seeds(scores, scores + [[2.0], [2.5]])
+    assert found.low < found.mean < found.high < 0 and higher.mean == 2.25 < higher.high
 
 
 def test_holm():
@@ -146,6 +160,30 @@ def test_a_fault_in_how_an_arm_is_trained_is_told_before_anything_is_run(tmp_pat
     study = read_study("ablation", "tiny", ["arms.full.change=[learning_rat=1]"])
     with pytest.raises(RecipeError, match="nearest known key: 'learning_rate'"):
         trainings(study, Places(tmp_path))
+
+
+def depends(folder, *changes):
+    study, places = read_study("ablation", "tiny", changes), Places(folder)
+    chains = (*generations(study, places), *trainings(study, places))
+    return {step.name: step.depends for chain in chains for step in chain}
+
+
+def test_what_a_step_comes_to_hangs_on_what_is_asked_and_not_on_where(tmp_path):
+    before = depends(tmp_path)
+    elsewhere = depends(tmp_path / "elsewhere", "evaluate.batch_size=2", "evaluate.judge_url=http://localhost:1/v1")
+    assert elsewhere == before
+    more = depends(tmp_path, "evaluate.suite=quick")  # what is asked may be added later
+    assert len(more) > len(before) and before.items() <= more.items()
+    changed = {name for name, one in depends(tmp_path, "evaluate.max_tokens=3").items() if one != before[name]}
+    assert changed == {name for name in before if name.startswith("evaluate")}
+    changed = {name for name, one in depends(tmp_path, "arms.full.rows=4").items() if one != before[name]}
+    assert changed == {"train full, seed 0", "evaluate full, seed 0, held_out"}
+
+
+def test_a_study_is_planned_where_there_are_several_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert depends(tmp_path)
 
 
 def test_unknown_studies_and_scales_name_those_there_are():
@@ -220,6 +258,9 @@ def test_no_question_of_a_run_is_held_out(tmp_path):
     with pytest.raises(SourceError, match="mine has 4 questions .* wanted: 6"):
         hold_out(settings.model_copy(update={"n": 6}), [run], tmp_path / "more.jsonl")
     assert not (tmp_path / "more.jsonl").exists()
+    (tmp_path / "rows.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    with pytest.raises(SourceError, match="mine has 0 questions"):
+        hold_out(settings, [run], tmp_path / "none.jsonl")
 
 
 # --- figures -------------------------------------------------------------------------------------
@@ -268,6 +309,103 @@ def test_a_report_has_the_figures_of_its_evaluations(tmp_path):
     assert "| Full | 23.90 | 27.39 |" in text
     page = (tmp_path / "report.html").read_text()
     assert "data:image/svg+xml;base64," in page and "<table>" in page and 'src="http' not in page
+
+
+def all_evaluated(study, folder):
+    for name, seed in study.arm_seeds():
+        place = Places(folder).evaluation(name, seed) / "held_out"
+        place.mkdir(parents=True)
+        evaluated(place, {f"q{n}": float(n < 4 + seed) for n in range(10)})
+
+
+def test_a_report_midway_is_of_what_there_is_and_says_so(tmp_path):
+    study = read_study("ablation", "tiny", ["seeds=[0, 1, 2]"])
+    all_evaluated(study, tmp_path)
+    for seed in (1, 2):
+        shutil.rmtree(Places(tmp_path).evaluation("full", seed))
+    found = gather(study, tmp_path)
+    differences = {(row["first"], row["second"]): row for row in found["differences"]}
+    assert differences["original", "full"]["seeds"] == [3, 1] and not differences["original", "full"]["trained"]
+    assert differences["original", "direct"]["seeds"] == [3, 3] and differences["original", "direct"]["trained"]
+    assert differences["original", "base"]["seeds"] == [3, 1] and differences["original", "base"]["trained"]
+    assert "evaluate full, seed 1, held_out" in found["unfinished"] and len(found["unfinished"]) > 10
+    report(study, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "**One seed:**" in text and "| 3 / 1 |" in text and " more. Figures are of what there is." in text
+
+
+def test_tasks_of_the_harness_are_no_headline_beside_ours(tmp_path):
+    study = read_study("ablation", "tiny")
+    all_evaluated(study, tmp_path)
+    for name, seed in study.arm_seeds():
+        place = Places(tmp_path).evaluation(name, seed) / "benchmarks"
+        place.mkdir(parents=True)
+        of_harness = {"results": {"mmlu_law": {"acc,none": 1.0}}, "configs": {"mmlu_law": {}}, "versions": {}}
+        write_results(
+            place, of_harness, [Scored("mmlu_law", "1", {"acc,none": 1.0}, None)], {"left_out": {"x": "x: no file"}}
+        )
+    found = gather(study, tmp_path)
+    assert {row["task"] for row in found["differences"]} == {HELD_OUT} and found["left_out"] == {"x": "x: no file"}
+    assert {row["task"] for row in found["figures"]} == {HELD_OUT, "mmlu_law"}
+    named = read_study("ablation", "tiny", ["headline={mmlu_law: acc}"])
+    assert {row["task"] for row in gather(named, tmp_path)["differences"]} == {HELD_OUT, "mmlu_law"}
+    with pytest.raises(RecipeError, match="mmlu_law has no metric 'accc'"):
+        gather(read_study("ablation", "tiny", ["headline={mmlu_law: accc}"]), tmp_path)
+
+
+def test_a_report_names_no_place_on_this_machine(tmp_path):
+    changes = [
+        "evaluate.data=[boost_math=/scratch/somebody/math.jsonl]",
+        "arms.full.change=[chat=/scratch/somebody/t.jinja]",
+        "runs.direct.change=[models.small.base_url=http://gpu17.corp.internal/v1]",
+        "evaluate.judge_url=http://gpu17.corp.internal/v1",
+    ]
+    study = read_study("ablation", "tiny", changes)
+    told = json.dumps(portable_study(study.model_dump(mode="json", exclude_defaults=True)))
+    assert "somebody" not in told and "gpu17" not in told and "boost_math=math.jsonl" in told
+
+
+def test_what_a_measure_saw_near_what_was_trained_on_is_in_the_report(tmp_path):
+    study = read_study("mechanism", "tiny")
+    all_evaluated(study, tmp_path)
+    span = {"scale": 1.0, "curvature": 1.0, "mean": 0.1, "low": None, "high": None, "n": 4}
+    ends = ((None, None), (-1.0, 0.4), (0.8, None))
+    bands = [{"low": low, "high": high, "gain": span, "available": 9} for low, high in ends]
+    told = {"noise": {"fresh": span, "trained": span}, "landscape": span | {"update": 0.01}}
+    told |= {"transfer": {"bands": bands, "correlation": None}, "data": {"as_trained": False}}
+    place = Places(tmp_path).mechanism("full", 0)
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(told))
+    report(study, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| similarity below 0.4 |" in text and "| similarity from 0.8 |" in text
+    assert "**Measured on other rows than were trained on:** full, seed 0." in text
+
+
+def test_a_line_over_sizes_is_of_one_dataset(tmp_path):
+    arms = {
+        "few": ("a", 10, {"rows": 10}),
+        "all": ("a", 40, {}),
+        "other": ("b", 40, {}),
+        "changed": ("a", 40, {"change": ["x=1"]}),
+    }
+    found = {
+        "arms": {
+            name: {"run": run, "trained": {0: {"dialogues": rows}}, **more} for name, (run, rows, more) in arms.items()
+        },
+        "figures": [{"arm": name, "task": "t", "metric": "acc"} for name in arms],
+        "headline": {"t": "acc"},
+    }
+    assert [(rows, line) for rows, line, _ in _sizes(found)] == [(10, "t, a: all"), (40, "t, a: all")]
+
+
+def test_a_report_of_a_folder_without_this_study_is_refused(tmp_path):
+    study = read_study("ablation", "tiny")
+    with pytest.raises(RunError, match="holds no study"):
+        check_begun(study, tmp_path / "nowhere")
+    write_whole(tmp_path / "study.yaml", yaml.safe_dump({"name": "ablation", "scale": "full"}))
+    with pytest.raises(RunError, match="scale was 'full', is 'tiny'"):
+        check_begun(study, tmp_path)
 
 
 def test_a_log_ends_in_a_line_that_can_be_read(tmp_path):
@@ -347,7 +485,8 @@ def test_a_study_is_killed_goes_on_and_is_done(study_file, tmp_path):
     assert third.returncode == 0 and "train" not in third.stderr
     assert steps == {file.name: file.read_bytes() for file in (folder / "steps").glob("*.json")}
 
-    other = subprocess.run([*command, "train.change=[learning_rate=1e-4]"], capture_output=True, text=True, timeout=60)
+    changed = [*command, "--report", "train.change=[learning_rate=1e-4]"]
+    other = subprocess.run(changed, capture_output=True, text=True, timeout=60)
     assert other.returncode == 2 and "was run with other settings" in other.stderr
 
 

@@ -62,7 +62,8 @@ def table_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """The figures as a table's rows, the first of which names the columns."""
     yield ("", "pairs", "number", "unreadable", *OUTCOMES)
     groups = {"all": found["all"]} | {f"source {name}": group for name, group in found["by_source"].items()}
-    groups |= {f"similarity {name}": group for name, group in found["by_similarity"].items()}
+    bands = sorted(found["by_similarity"].items(), key=lambda band: not band[0].startswith("below"))
+    groups |= {f"similarity {name}": group for name, group in bands}
     for name, group in groups.items():
         for kind, each in group.items():
             shares = [_text(each["shares"].get(outcome)) for outcome in OUTCOMES]

@@ -37,10 +37,12 @@ def study(
         return
     from boost_qa.progress import Progress
     from boost_qa.study.report import report as write
-    from boost_qa.study.work import visible, work
+    from boost_qa.study.work import check_begun, visible, work
 
     folder = output or Path("studies") / f"{settings.name}-{settings.scale}"
-    if not report:
+    if report:
+        check_begun(settings, folder)
+    else:
         with Progress(show=not quiet) as progress:
             work(settings, folder, visible(devices), progress.say)
     for path in write(settings, folder, file):

@@ -47,8 +47,8 @@ def pursue(vectors: Vectors, count: int, ridge: float = 1.0) -> list[int]:
     """The rows whose weighted sum comes near their mean, chosen one by one.
 
     Each time the row is taken that points most in the direction of what is missing; then all weights are
-    fitted again, by least squares with a penalty on their squares. Where no row points there any more, it begins
-    again with those that are left, as the authors do.
+    fitted again, by least squares with a penalty on their squares (a first row alone without it). Where no row
+    points there any more, it begins again with those that are left, as the authors do.
 
     Args:
         ridge: weight of the penalty; 1 in the authors' code.
@@ -72,12 +72,13 @@ def _towards(target: Vectors, vectors: Vectors, left: NDArray[Any], count: int, 
         at = int(pull.argmax())
         if found and pull[at] <= 0:
             break
-        gram = vectors[found] @ vectors[at]
-        inverse = _bordered(inverse, gram, float(vectors[at] @ vectors[at]) + ridge)
+        gram, square = vectors[found] @ vectors[at], float(vectors[at] @ vectors[at])
+        inverse = _bordered(inverse, gram, square + ridge)
         found.append(at)
         free[at] = False
         chosen = vectors[found]
-        missing = target - chosen.T @ (inverse @ (chosen @ target))
+        alone = len(found) == 1 and square > 0
+        missing = target - chosen.T @ (chosen @ target / square if alone else inverse @ (chosen @ target))
     return found
 
 

@@ -154,7 +154,11 @@ def read_questions(name: str, benchmark: Benchmark, paths: list[Path] | None = N
         SourceError: the files cannot be had, lack columns, or a row of them is no item; names file, row and key.
     """
     files, where, revision = _hub(name, benchmark) if paths is None else _local(paths)
-    found = [item for file in files for item in _read(name, benchmark, file)]
+    kinds = {str(_rows(name, benchmark, file)): file.name for file in files}
+    if len(kinds) > 1:
+        what = f"{name}: {' and '.join(kinds.values())} have other columns, and so are not one benchmark"
+        raise SourceError(what, f"Say which it is: --data {name}=FILE.")
+    found = [item for file in files for item in _read(name, file, _rows(name, benchmark, file), benchmark)]
     if not found:
         raise SourceError(f"{name}: no item in {where}", "Give another file, or look at `keep` of the task.")
     seen: Counter[str] = Counter()
@@ -184,13 +188,17 @@ def _local(paths: list[Path]) -> tuple[list[DataFile], str, str]:
     return files, ", ".join(path.name for path in paths), content_revision(files)
 
 
-def _read(name: str, benchmark: Benchmark, file: DataFile) -> Iterator[Item]:
+def _rows(name: str, benchmark: Benchmark, file: DataFile) -> Rows:
     there = set(read_columns(file))
     rows = next((rows for rows in benchmark.rows if rows.columns() <= there), None)
     if rows is None:
         needed = " or ".join(", ".join(sorted(rows.columns())) for rows in benchmark.rows)
         what = f"{name}: {file.name} has the columns {', '.join(sorted(there)) or '-'}; needed: {needed}"
         raise SourceError(what, f"Give another file: --data {name}=FILE.")
+    return rows
+
+
+def _read(name: str, file: DataFile, rows: Rows, benchmark: Benchmark) -> Iterator[Item]:
     compiled = {
         key: _ENVIRONMENT.compile_expression(text, undefined_to_none=False) for key, text in rows.expressions().items()
     }

@@ -13,6 +13,9 @@ from boost_qa.errors import RunError
 from boost_qa.evaluate.intervals import Difference, difference
 from boost_qa.evaluate.results import Scored, read
 
+JUDGED = "acc_judge,none"
+"""The metric that a judge decides about."""
+
 
 @dataclass(frozen=True, slots=True)
 class Compared:
@@ -43,7 +46,11 @@ def compare(first: str | Path, second: str | Path, level: float = 0.95) -> list[
         if differing := [name for name, one in _asked(about, task).items() if one != _asked(other, task)[name]]:
             what = f"{task} was not asked alike in {first} and {second}: {', '.join(differing)} differ"
             raise RunError(what, "Evaluate both with the same settings and versions.")
-        found += _of_task(task, _by_metric(ours, task), _by_metric(theirs, task), level)
+        first_scores, second_scores = _by_metric(ours, task), _by_metric(theirs, task)
+        if JUDGED in first_scores.keys() & second_scores.keys() and about.get("judge") != other.get("judge"):
+            what = f"{task} was judged by another judge, or otherwise, in {first} than in {second}"
+            raise RunError(what, "Evaluate both with the same --judge.")
+        found += _of_task(task, first_scores, second_scores, level)
     if not found:
         raise RunError(f"{first} and {second} have no item of a task in common", "Evaluate both on the same tasks.")
     return sorted(found, key=lambda one: (one.task, one.metric))

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib import metadata, resources
 from pathlib import Path
@@ -26,9 +26,10 @@ from boost_qa.evaluate.benchmark import Item
 from boost_qa.evaluate.judge import Judge
 from boost_qa.evaluate.scoring import program, python_code
 from boost_qa.journal import Journal
+from boost_qa.portable import portable_model
 from boost_qa.runner import Job, run
 from boost_qa.star_agents.judge import barred
-from boost_qa.types import Message, Reply, Request, Sampling
+from boost_qa.types import Message, Reply, Request, Sampling, digest
 
 if TYPE_CHECKING:
     from boost_qa.isolation import Isolation
@@ -109,11 +110,24 @@ class Graders:
         with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
             return list(threads.map(graded, said))
 
+    def judge_facts(self) -> dict[str, Any] | None:
+        """What verdicts depend on besides the replies; None without a judge."""
+        if self.judge is None:
+            return None
+        asked = digest(prompts()["judge_system"], prompts()["judge"])[:16]
+        return {
+            "model": portable_model(self.judge.name),
+            "revision": self.judge.revision,
+            "prompts": asked,
+            "sampling": asdict(JUDGE),
+        }
+
     def _judged(self, task: str, said: Sequence[Said]) -> Mapping[str, bool | None]:
         if self.judge is None:
             return {}
         plays = {item.id: partial(_verdict, item, reply, self.judge.name) for item, reply in said if reply.strip()}
-        decided = self._played(f"{task}/judge", plays, {self.judge.name: self.judge.make()})
+        scenario = f"{task}/judge/{digest(str(self.judge.revision))[:8]}"  # another revision is another judge
+        decided = self._played(scenario, plays, {self.judge.name: self.judge.make()})
         return {item.id: decided[item.id] if reply.strip() else False for item, reply in said}
 
     def _played(

@@ -114,11 +114,14 @@ def over_seeds(scores: np.ndarray, level: float = 0.95) -> Trained:
         one = figure(scores[0], level)
         return Trained(one.mean, one.stderr, one.low, one.high, one.n, 1, False)
     items, seeds = scores.mean(axis=0), scores.mean(axis=1)
-    if not scores.std():  # all right, or none
+    parts = [_part(items), _part(seeds)]
+    if not any(part for part, _ in parts):  # all items and all seeds have the same mean
         one = figure(scores[0], level)
         return Trained(one.mean, one.stderr, one.low, one.high, one.n, len(seeds), True)
-    low, high, stderr, _ = _student(float(scores.mean()), [_part(items), _part(seeds)], level)
-    return Trained(float(scores.mean()), stderr, max(0.0, low), min(1.0, high), len(items), len(seeds), True)
+    low, high, stderr, _ = _student(float(scores.mean()), parts, level)
+    if _shares(scores):
+        low, high = max(0.0, low), min(1.0, high)
+    return Trained(float(scores.mean()), stderr, low, high, len(items), len(seeds), True)
 
 
 def difference_over_seeds(first: np.ndarray, second: np.ndarray, level: float = 0.95) -> Trained:
@@ -144,7 +147,9 @@ def difference_over_seeds(first: np.ndarray, second: np.ndarray, level: float = 
         same = difference(first[0], second[0], level)
         return Trained(same.difference, same.stderr, same.low, same.high, same.n, seeds, True, same.p)
     low, high, stderr, p = _student(float(changes.mean()), parts, level)
-    return Trained(float(changes.mean()), stderr, max(-1.0, low), min(1.0, high), len(changes), seeds, True, p)
+    if _shares(first) and _shares(second):
+        low, high = max(-1.0, low), min(1.0, high)
+    return Trained(float(changes.mean()), stderr, low, high, len(changes), seeds, True, p)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -171,7 +176,7 @@ def _student(mean: float, parts: Sequence[tuple[float, int]], level: float) -> t
 
 
 def _bonett_price(gained: int, lost: int, n: int, level: float) -> tuple[float, float]:
-    """Wald's interval after half an item more in each of the four cells: never a point, however few the items."""
+    """Wald's interval after one item more in either cell that differs: never a point, however few the items."""
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     reach = float(stats.norm.ppf((1 + level) / 2)) * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
     return max(-1.0, up - down - reach), min(1.0, up - down + reach)
@@ -187,6 +192,10 @@ def _drawn(scores: np.ndarray, level: float) -> tuple[float, float]:
 
 def _stderr(scores: np.ndarray) -> float | None:
     return float(scores.std(ddof=1) / math.sqrt(len(scores))) if len(scores) > 1 else None
+
+
+def _shares(scores: np.ndarray) -> bool:
+    return bool(scores.min() >= 0 and scores.max() <= 1)
 
 
 def _binary(scores: np.ndarray) -> bool:

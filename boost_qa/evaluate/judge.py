@@ -15,10 +15,11 @@ from boost_qa.errors import ModelError
 
 @dataclass(frozen=True)
 class Judge:
-    """A model that decides; `make` gives an engine that answers for `name`."""
+    """A model that decides; `make` gives an engine that answers for `name`. A server does not tell its revision."""
 
     name: str
     make: Callable[[], Engine]
+    revision: str | None = None
 
 
 def find_judge(name: str, url: str | None) -> Judge:
@@ -35,7 +36,7 @@ def find_judge(name: str, url: str | None) -> Judge:
 
     if url is None:
         found = models.resolve(name)
-        return Judge(name, lambda: EmbeddedEngine(Embedded(engine="embedded", model=name), found))
+        return Judge(name, lambda: EmbeddedEngine(Embedded(engine="embedded", model=name), found), found.revision)
     try:
         server = OpenAI(engine="openai", base_url=url, model=name)
     except ValidationError as error:

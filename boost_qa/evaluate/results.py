@@ -1,7 +1,7 @@
 """Files of an evaluation: `results_<time>.json`, as the harness writes it, and the scores behind it by item.
 
     results_<time>.json    what lm-evaluation-harness writes, and besides: `intervals` (95 %, by task and metric),
-                           `chance` (by task), `left_out` (why, by task)
+                           `chance` (by task), `left_out` (why, by task), `judge` where there is one
     items_<time>.jsonl     one line for each item of each task: `task`, `item`, `scores`, `reply`
 
 `boost_qa.cards` reads the first, and publishing takes it along; the second is what comparisons are made of.

@@ -151,6 +151,7 @@ def _run(
     items = list(files.scored(parts))
     chances = {name: _chance(questions, limit) for name, (_, questions) in asked.ours.items()}
     also = {"chance": {name: one for name, one in chances.items() if one}, "left_out": asked.left_out}
+    also |= {"judge": judge} if (judge := graders.judge_facts()) else {}
     return files.write(folder, whole, items, also)
 
 

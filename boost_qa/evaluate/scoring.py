@@ -23,22 +23,22 @@ def bracket(reply: str, letters: str) -> str | None:
 def lenient(reply: str, options: Sequence[str], letters: str) -> str | None:
     """The letter that a reply settles on, however it says so; None where it names none, or several at once.
 
-    Tried in turn: square brackets; `\\boxed{B}`; "answer is (B)" and its like; a line that is a letter alone, or begins
-    with it as a label, if the reply so names one option only; the text of exactly one option at the reply's end.
+    Tried in turn: square brackets, `\\boxed{B}` and "answer is (B)", the last of each; "option B" and its like, a line
+    that is a letter alone, and one that begins with it as a label, each if the reply so names one option only; the
+    text of exactly one option at the reply's end.
     """
     if (letter := bracket(reply, letters)) is not None:
         return letter
     one = rf"[*_`\"'$({{\[]*(?:\\text(?:bf)?\{{)?([{letters}])(?![\w'\u2019])"
-    lead = r"\b(?i:(?:answer|option|choice|select|choose)(?:\s+is)?)\s*[:=]?\s*"
-    for pattern in (rf"\\boxed\{{\s*{one}", rf"{lead}(?:(?i:option|choice)\s+)?{one}"):
-        found = [name for name in re.findall(pattern, reply) if name]
-        if found:
+    answer = r"\b(?i:answer(?:\s+is)?)\s*[:=]?\s*(?:(?i:option|choice)\s+)?"
+    for pattern in (rf"\\boxed\{{\s*{one}", answer + one):
+        if found := re.findall(pattern, reply):
             return str(found[-1])
-    labels = set(re.findall(rf"^\W*([{letters}])\W*$", reply, re.MULTILINE))
-    labels = labels or set(re.findall(rf"^[\s*(]*([{letters}])[.):]", reply, re.MULTILINE))
-    if len(labels) == 1:
-        return str(labels.pop())
-    return None if labels else _by_text(reply, options, letters)
+    named = rf"\b(?i:(?:option|choice|select|choose)(?:\s+is)?)\s*[:=]?\s*{one}"  # also of those that it rejects
+    for pattern in (named, rf"^\W*([{letters}])\W*$", rf"^[\s*(]*([{letters}])[.):]"):
+        if names := set(re.findall(pattern, reply, re.MULTILINE)):
+            return str(names.pop()) if len(names) == 1 else None
+    return _by_text(reply, options, letters)
 
 
 def most_likely(scores: Sequence[float]) -> int | None:

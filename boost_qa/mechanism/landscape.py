@@ -82,8 +82,9 @@ def draw(update: Update, generator: torch.Generator) -> Direction:
     """A direction for one layer; the same numbers on every device, for they are drawn and made on the CPU."""
     columns = torch.linalg.qr(update.b.double().cpu()).Q
     rows = torch.linalg.qr(update.a.double().cpu().T).Q.T
-    inside = torch.randn(columns.shape, generator=generator, dtype=torch.float64)
-    across = torch.randn(rows.shape, generator=generator, dtype=torch.float64)
+    rank, wide = len(rows), columns.shape[1]  # they differ where the rank exceeds a side of the layer
+    inside = torch.randn((len(columns), rank), generator=generator, dtype=torch.float64)
+    across = torch.randn((wide, rows.shape[1]), generator=generator, dtype=torch.float64)
     inside -= columns @ (columns.T @ inside)  # what `across` covers already would count twice
     left, right = torch.cat([inside, columns], 1), torch.cat([rows, across], 0)
     scale = update.filters.double().cpu() / _lengths(left, right).clamp_min(torch.finfo(torch.float64).tiny)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ class Exchange:
     @property
     def words(self) -> str:
         """The question without case and punctuation: what makes two the same."""
-        return " ".join(token for token in tokens(self.question) if token != END)
+        return _words(self.question)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Material:
         trained: dialogues.
         held: dialogues of records that were not trained on.
         questions: those trained on, each once.
-        pool: what held-out questions are compared with: those questions, and the turns that pose an analogy's second.
+        pool: what held-out questions are compared with: those questions, and the second ones of analogies.
         others: held-out ones, each once, without those trained on.
     """
 
@@ -97,7 +98,8 @@ def find_material(known: Recorded, held_out: Sequence[str]) -> Material:
         records += singles
     if not held_out and found.validation is not None:
         held = records = list(found.validation)
-    questions, seen = _distinct(found.train), _seen(found.train)
+    questions, analogues = _distinct(found.train), _analogues(found.train)
+    seen = _seen(found.train) | {_words(text) for text in analogues}
     others = [one for one in _distinct(records) if one.words not in seen and one.record not in seen]
     if not others:
         why = "every question there was trained on" if records else "the training held out nothing"
@@ -112,7 +114,7 @@ def find_material(known: Recorded, held_out: Sequence[str]) -> Material:
         "held_out_questions": len(others),
         "held_out_dialogues": len(untaught),
     }
-    pool = [one.question for one in questions] + sorted({text for row in found.train for text in _analogues(row)})
+    pool = [one.question for one in questions] + analogues
     return Material(found.train, untaught, questions, pool, others, facts)
 
 
@@ -206,12 +208,19 @@ def _seen(rows: Iterable[Mapping[str, Any]]) -> set[str | None]:
     return seen
 
 
-def _analogues(row: Mapping[str, Any]) -> list[str]:
-    """The turns that pose the second question of an analogy; the row has that question nowhere else."""
-    if row.get("related_source_id") is None:
-        return []
-    messages, _ = to_messages(row, 0)
-    return [each["content"] for each in messages if each["role"] == "user"][1:]
+def _analogues(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The second questions of analogies, which stand in the teacher's second turn alone.
+
+    What all these turns begin with is how they are posed, and left out.
+    """
+    told = (to_messages(row, 0)[0] for row in rows if row.get("related_source_id") is not None)
+    turns = sorted({each["content"] for said in told for each in [one for one in said if one["role"] == "user"][1:]})
+    lead = os.path.commonprefix(turns) if len(turns) > 1 else ""  # noqa: RUF071 - of characters, not of paths
+    return [turn[max(lead.rfind(" "), lead.rfind("\n")) + 1 :] for turn in turns]
+
+
+def _words(text: str) -> str:
+    return " ".join(token for token in tokens(text) if token != END)
 
 
 def _records(row: Mapping[str, Any]) -> set[str | None]:

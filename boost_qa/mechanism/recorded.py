@@ -11,7 +11,7 @@ from boost_qa.errors import ModelError, RecipeError
 from boost_qa.train.arguments import DialogueArguments
 
 _DATA = ("dataset", "dataset_config", "dataset_split", "dataset_revision", "dataset_recipe")
-_HELD = ("validation", "validation_split", "validation_seed")
+_HELD = ("validation", "validation_split", "validation_seed", "dataset_rows")
 _WRITTEN = ("template", "loss_on", "too_long")
 MAX_LENGTH, SEED = 1024, 42
 """What is assumed where there is no run.json."""

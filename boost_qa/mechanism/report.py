@@ -58,7 +58,7 @@ def _transfer(transfer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     label = "gain (nats a token)"
     for band in transfer["bands"]:
         gain = band["gain"]
-        of = "trained questions" if band["low"] is None else _similar(band)
+        of = "trained questions" if band["low"] is None else band_name(band)
         interval = f"{gain['low']:+.3f} to {gain['high']:+.3f}"
         yield label, of, f"{gain['mean']:+.3f}", interval, f"{gain['n']:,} of {band['available']:,} questions"
         label = ""
@@ -67,7 +67,8 @@ def _transfer(transfer: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield "rank correlation", "gain and similarity", f"{one['rho']:+.2f}", interval, f"{one['n']:,} questions"
 
 
-def _similar(band: Mapping[str, Any]) -> str:
+def band_name(band: Mapping[str, Any]) -> str:
+    """A band of similarity in words."""
     if band["high"] is None:
         return f"similarity from {band['low']:g}"
     return f"similarity below {band['high']:g}" if band["low"] <= -1 else f"{band['low']:g} to {band['high']:g}"

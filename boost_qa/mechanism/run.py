@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,8 @@ def measure(
 ) -> Path:
     """Measure an adapter; gives the path of the file, which is there whole or not at all.
 
+    Run again after an interruption, it goes on after the last of the three measures that was made.
+
     Args:
         output: by default `mechanism/mechanism.json` in an adapter's folder, else `mechanism/<adapter>.json` here.
         say: is told how far it is.
@@ -110,16 +114,8 @@ def measure(
     where = place(settings.device, settings.dtype)
     say(f"loading {chosen.name}")
     subject = load_subject(chosen, **where)
+    size = _size(subject)
     dtype = str(next(subject.model.get_base_model().parameters()).dtype).removeprefix("torch.")
-    try:
-        found = {
-            "noise": _noise(subject, tokens.trained, known.seed, say),
-            "landscape": asdict(_landscape(subject, tokens.held, settings, say)),
-            "transfer": asdict(_transfer(subject, tokens, say)),
-        }
-    except torch.OutOfMemoryError as error:
-        what = f"{where['device']}: {str(error).partition('. ')[0]}"
-        raise EngineError(what, "Use --dtype bfloat16, a larger GPU, or --device cpu.") from error
     facts = {
         "model": chosen.facts | {"dtype": dtype},
         "training": known.facts(),
@@ -128,9 +124,31 @@ def measure(
         "device": torch.device(where["device"]).type,
         "versions": versions(_PACKAGES),
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, json.dumps(facts | found, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "noise": lambda: _noise(subject, tokens.trained, known.seed, say),
+        "landscape": lambda: asdict(_landscape(subject, tokens.held, size, settings, say)),
+        "transfer": lambda: asdict(_transfer(subject, tokens, say)),
+    }
+    try:
+        _measured(output, facts, measures)
+    except torch.OutOfMemoryError as error:
+        what = f"{where['device']}: {str(error).partition('. ')[0]}"
+        raise EngineError(what, "Use --dtype bfloat16, a larger GPU, or --device cpu.") from error
     return output
+
+
+def _measured(output: Path, facts: dict[str, Any], measures: Mapping[str, Callable[[], dict[str, Any]]]) -> None:
+    """Measure one after the other; those that an earlier start of the same came to are in a file beside."""
+    beside = output.with_name(f"{output.name}.part")
+    whole = json.loads(json.dumps(facts))
+    with suppress(OSError, ValueError):
+        before = json.loads(beside.read_text(encoding="utf-8"))
+        whole = before if whole.items() <= before.items() else whole
+    for name, make in measures.items():
+        if name not in whole:
+            whole[name] = make()
+            write_whole(beside, json.dumps(whole, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    beside.replace(output)
 
 
 def _tokens(
@@ -186,12 +204,24 @@ def _numbers(gathered: Any) -> Noise:
         raise EngineError(str(error), "Use --dtype float32, or other dialogues.") from error
 
 
-def _landscape(subject: Subject, items: Sequence[Item], settings: Settings, say: Callable[[str], None]) -> Landscape:
-    updates, alphas = subject.updates(), grid(settings.points, settings.reach)
+def _size(subject: Subject) -> float:
+    """The length of the update by that of the weights.
+
+    Raises:
+        EngineError: it is 0.
+    """
+    updates = subject.updates()
     whole = sum(float(each.filters.double().square().sum()) for each in updates)
-    size = float(sum(each.square() for each in updates) / whole) ** 0.5
+    size = math.sqrt(float(sum(each.square() for each in updates)) / whole)
     if size == 0:
         raise EngineError("the adapter changes nothing: all its updates are 0", "Give one that was trained.")
+    return size
+
+
+def _landscape(
+    subject: Subject, items: Sequence[Item], size: float, settings: Settings, say: Callable[[str], None]
+) -> Landscape:
+    updates, alphas = subject.updates(), grid(settings.points, settings.reach)
     here, generator = subject.mean_loss(items), torch.Generator().manual_seed(settings.seed)
 
     def losses() -> Iterator[float]:
@@ -244,6 +274,10 @@ def _checked(output: Path, adapter: Path) -> Path:
     if output.expanduser().resolve().parent == adapter.resolve():
         remedy = "Give another place with --output."
         raise RunError(f"{output}: a JSON file beside an adapter's weights changes what its revision is", remedy)
+    try:
+        output.expanduser().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{output} cannot be written: {error}", "Give another place with --output.") from error
     return output.expanduser()
 
 

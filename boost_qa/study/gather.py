@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from boost_qa.errors import RecipeError
 from boost_qa.evaluate.intervals import difference_over_seeds, holm, over_seeds
-from boost_qa.evaluate.results import read
-from boost_qa.portable import portable_value
+from boost_qa.evaluate.results import Scored, read
+from boost_qa.portable import portable_study, portable_value
 from boost_qa.run_folder import RunFolder
 from boost_qa.study.settings import Study
-from boost_qa.study.steps import Places
+from boost_qa.study.steps import Places, generations, trainings
 
 Scores = dict[tuple[str, str], dict[str, float]]
 """Of one model: scores by (task, metric), then by item."""
@@ -31,14 +32,19 @@ def gather(study: Study, folder: Path) -> dict[str, Any]:
     metric, with p adjusted for how many there are (Holm).
     """
     places = Places(folder)
-    models = {one: _scores(places.evaluation(*one)) for one in study.arm_seeds()}
+    parts = {one: list(_evaluations(places.evaluation(*one))) for one in study.arm_seeds()}
+    models = {one: _scores(each) for one, each in parts.items()}
     arms = {name: [models[one] for one in models if one[0] == name and models[one]] for name in study.arms}
-    headline = _headline(study, places)
+    headline = _headline(study, [results for each in parts.values() for results, _ in each])
     differences = list(_differences(study, arms, headline))
     for row, p in zip(differences, holm([row["p"] for row in differences]), strict=True):
         row["p_adjusted"] = p
-    return {
-        "study": portable_value(study.model_dump(mode="json", exclude_defaults=True)),
+    found = {
+        "study": portable_study(study.model_dump(mode="json", exclude_defaults=True)),
+        "unfinished": unfinished(study, folder),
+        "left_out": dict(
+            pair for each in parts.values() for results, _ in each for pair in results.get("left_out", {}).items()
+        ),
         "runs": {name: _run(RunFolder(places.run(name))) for name in study.runs},
         "arms": {name: _arm(study, places, name) for name in study.arms},
         "headline": headline,
@@ -64,6 +70,14 @@ def gather(study: Study, folder: Path) -> dict[str, Any]:
             for file in sorted((folder / "steps").glob("*.json"))
         },
     }
+    return dict(portable_value(found))
+
+
+def unfinished(study: Study, folder: Path) -> list[str]:
+    """The names of the steps that have not been run to their end."""
+    places = Places(folder)
+    steps = [step for chain in (*generations(study, places), *trainings(study, places)) for step in chain]
+    return [step.name for step in steps if not places.step(step, ".json").is_file()]
 
 
 def matrix(models: Sequence[Scores], key: tuple[str, str], items: Sequence[str]) -> np.ndarray:
@@ -73,44 +87,56 @@ def matrix(models: Sequence[Scores], key: tuple[str, str], items: Sequence[str])
 
 def common(models: Sequence[Scores], key: tuple[str, str]) -> list[str]:
     """The items that all of these models have a score for."""
-    if not models or any(key not in model for model in models):
-        return []
-    return sorted(set.intersection(*(set(model[key]) for model in models)))
+    return sorted(set.intersection(*(set(model[key]) for model in models))) if models else []
 
 
-def _scores(folder: Path) -> Scores:
-    found: Scores = {}
+def _evaluations(folder: Path) -> Iterator[tuple[dict[str, Any], Sequence[Scored]]]:
+    """Those of one model that are done: results, and scores by item."""
     for part in sorted(folder.glob("*/")):
         if any(part.glob("results_*.json")):
-            for one in read(part)[1]:
-                for metric, score in one.scores.items():
-                    found.setdefault((one.task, metric.removesuffix(",none")), {})[one.item] = score
+            yield read(part)
+
+
+def _scores(evaluations: Sequence[tuple[dict[str, Any], Sequence[Scored]]]) -> Scores:
+    found: Scores = {}
+    for _, items in evaluations:
+        for one in items:
+            for metric, score in one.scores.items():
+                found.setdefault((one.task, metric.removesuffix(",none")), {})[one.item] = score
     return found
 
 
-def _headline(study: Study, places: Places) -> dict[str, str]:
-    """The metric of each task that differences are about: as the study says, else the paper's, else the first."""
-    found: dict[str, str] = {}
-    for one in study.arm_seeds():
-        for part in sorted(places.evaluation(*one).glob("*/")):
-            if any(part.glob("results_*.json")):
-                results = read(part)[0]
-                for task, config in results["configs"].items():
-                    kind = (config.get("metadata") or {}).get("kind")
-                    there = [
-                        name.removesuffix(",none")
-                        for name in results["results"].get(task, {})
-                        if "," in name and "_stderr" not in name
-                    ]
-                    found.setdefault(task, FIRST.get(str(kind)) or there[0])
-    return found | study.headline
+def _headline(study: Study, evaluations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The metric of each task that differences are about: as the study says, else the paper's, else the first.
+
+    Where our own tasks are asked, those of the harness for the same benchmarks are figures alone, unless the study
+    names them: each would be counted twice, and MMLU by its 57 subjects.
+
+    Raises:
+        RecipeError: the study names a metric that a task does not have.
+    """
+    ours, all_of_them = dict[str, str](), dict[str, str]()
+    for results in evaluations:
+        for task, config in results["configs"].items():
+            named = (name for name in results["results"].get(task, {}) if "," in name and "_stderr" not in name)
+            there = [name.removesuffix(",none") for name in named]
+            kind = str((config.get("metadata") or {}).get("kind"))
+            if kind in FIRST or task in study.evaluate.tasks:
+                ours.setdefault(task, FIRST.get(kind) or there[0])
+            all_of_them.setdefault(task, FIRST.get(kind) or there[0])
+            if study.headline.get(task, there[0]) not in there:
+                what = f"headline: {task} has no metric {study.headline[task]!r}"
+                raise RecipeError(what, f"It has: {', '.join(there)}.")
+    return (ours or all_of_them) | study.headline
 
 
 def _figures(arms: Mapping[str, Sequence[Scores]]) -> Iterator[dict[str, Any]]:
+    """Over the seeds that have a figure each."""
     for name, models in arms.items():
-        for key in models[0] if models else ():
-            if items := common(models, key):
-                found = asdict(over_seeds(matrix(models, key, items)))
+        for key in dict.fromkeys(key for model in models for key in model):
+            having = [model for model in models if key in model]
+            if items := common(having, key):
+                found = asdict(over_seeds(matrix(having, key, items)))
                 del found["p"]
                 yield {"arm": name, "task": key[0], "metric": key[1], **found}
 
@@ -120,10 +146,12 @@ def _differences(
 ) -> Iterator[dict[str, Any]]:
     for first, second in study.pairs():
         for key in headline.items():
-            if items := common([*arms[first], *arms[second]], key) if arms[first] and arms[second] else []:
-                a, b = (matrix(arms[name], key, items) for name in (first, second))
-                found = asdict(difference_over_seeds(a, b))
-                yield {"first": first, "second": second, "task": key[0], "metric": key[1], **found}
+            a, b = ([model for model in arms[name] if key in model] for name in (first, second))
+            if a and b and (items := common([*a, *b], key)):
+                found = asdict(difference_over_seeds(matrix(a, key, items), matrix(b, key, items)))
+                lone = any(len(of) == 1 and study.arms[name].run for name, of in ((first, a), (second, b)))
+                told = {"trained": found["trained"] and not lone, "seeds": [len(a), len(b)]}
+                yield {"first": first, "second": second, "task": key[0], "metric": key[1], **found, **told}
 
 
 def _run(run: RunFolder) -> dict[str, Any] | None:

@@ -33,8 +33,9 @@ def hold_out(settings: HeldOut, runs: Sequence[RunFolder], target: Path) -> None
     seen = _seen(runs)
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in sources.read(settings.sources, settings.seed).records:
+        group = groups[_group(record)]
         if _words(record.question) not in seen:
-            groups[_group(record)].append(record)
+            group.append(record)
     chosen: list[Record] = []
     for name, records in groups.items():
         known = [one for record in records if (one := _with_result(record)).final]

@@ -50,28 +50,31 @@ def _differences(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _sizes(found: Mapping[str, Any]) -> list[tuple[int, str, Mapping[str, Any]]]:
-    """Rows trained on, task and figure of each arm that was trained on a part of its dataset."""
-    sizes: dict[str, int] = {
-        name: next(iter(arm["trained"].values()))["dialogues"]
+    """Rows trained on, name of the line, and figure of each arm of a dataset that some arm has a part of."""
+    arms: dict[str, tuple[int, str]] = {
+        name: (next(iter(arm["trained"].values()))["dialogues"], f"{arm['run']}: {arm.get('config', 'all')}")
         for name, arm in found["arms"].items()
-        if arm.get("rows") and arm["trained"]
+        if arm["trained"] and not arm.get("change")
     }
+    parted = {arms[name][1] for name, arm in found["arms"].items() if name in arms and arm.get("rows")}
     return [
-        (sizes[row["arm"]], row["task"], row)
+        (rows, f"{row['task']}, {dataset}", row)
         for row in found["figures"]
-        if row["arm"] in sizes and found["headline"].get(row["task"]) == row["metric"]
+        if found["headline"].get(row["task"]) == row["metric"]
+        for rows, dataset in [arms.get(row["arm"], (0, ""))]
+        if dataset in parted
     ]
 
 
 def _rows(sizes: Sequence[tuple[int, str, Mapping[str, Any]]]) -> Figure:
     figure = _figure(7, 4.5)
     axes: Axes = figure.add_subplot(xlabel="rows", ylabel="%", xscale="log")
-    for task in dict.fromkeys(task for _, task, _ in sizes):
-        points = sorted(((rows, row) for rows, of, row in sizes if of == task), key=lambda point: point[0])
+    for line in dict.fromkeys(line for _, line, _ in sizes):
+        points = sorted(((rows, row) for rows, of, row in sizes if of == line), key=lambda point: point[0])
         middle = [100 * row["mean"] for _, row in points]
         below = [100 * (row["mean"] - row["low"]) for _, row in points]
         above = [100 * (row["high"] - row["mean"]) for _, row in points]
-        axes.errorbar([rows for rows, _ in points], middle, yerr=[below, above], fmt="o-", capsize=3, label=task)
+        axes.errorbar([rows for rows, _ in points], middle, yerr=[below, above], fmt="o-", capsize=3, label=line)
     axes.legend(frameon=False)
     return figure
 

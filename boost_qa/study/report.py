@@ -11,6 +11,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 
 from boost_qa.analogies.figures import sentences, table_rows
+from boost_qa.mechanism.report import band_name
 from boost_qa.run_folder import write_whole
 from boost_qa.study import plots
 from boost_qa.study.gather import gather
@@ -23,8 +24,8 @@ INTERVALS = (
     "this report (Holm)."
 )
 ONE_SEED = (
-    "**One seed:** intervals and p are about the questions alone. What another training of the same arm would come to "
-    "is not in them, so a difference may be chance of training even where its interval excludes 0."
+    "**One seed:** where a trained arm has a single one, intervals and p are not about its trainings. What another "
+    "would come to is not in them, so a difference may be chance of training even where its interval excludes 0."
 )
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c;background:#fff}
@@ -64,9 +65,11 @@ def _text(
     yield f"{study.question}\n"
     if study.notes:
         yield f"{study.notes.strip()}\n"
-    missing = [f"{name}, seed {seed}" for name, seed in _missing(study, found)]
-    if missing:
-        yield f"**Not finished:** {', '.join(missing)}.\n"
+    if left := found["unfinished"]:
+        more = f", and {len(left) - 10:,} more" if len(left) > 10 else ""
+        yield f"**Not finished:** {'; '.join(left[:10])}{more}. Figures are of what there is.\n"
+    if found["left_out"]:
+        yield f"**Not asked:** {'; '.join(found['left_out'].values())}.\n"
     if study.arms:
         yield "## Differences\n"
         yield f"{INTERVALS}\n"
@@ -88,14 +91,6 @@ def _text(
     yield from _runs(found)
 
 
-def _missing(study: Study, found: Mapping[str, Any]) -> list[tuple[str, int]]:
-    return [
-        (name, seed)
-        for name, seed in study.arm_seeds()
-        if study.arms[name].run is not None and seed not in found["arms"][name]["trained"]
-    ]
-
-
 def _differences(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _table(
         ("difference", "task", "metric", "points", "interval", "p", "p adjusted", "questions", "seeds"),
@@ -103,7 +98,7 @@ def _differences(found: Mapping[str, Any]) -> Iterator[str]:
             (
                 f"{row['second']} - {row['first']}", row["task"], row["metric"], f"{100 * row['mean']:+.1f}",
                 f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}", f"{row['p']:.2g}", f"{row['p_adjusted']:.2g}",
-                f"{row['items']:,}", row["seeds"],
+                f"{row['items']:,}", " / ".join(map(str, row["seeds"])),
             )
             for row in found["differences"]
         ),
@@ -149,7 +144,10 @@ def _arms(found: Mapping[str, Any]) -> Iterator[str]:
         counts = [f"{one[key]:,}" for key in ("dialogues", "tokens", "supervised", "steps")]
         return name, what, *counts, loss, f"{minutes:,.1f}"
 
-    yield "Tokens are those of one epoch; the loss is the last one that was logged; minutes are of one training.\n"
+    yield (
+        "Tokens are those of one epoch; the loss is the last one that was logged; minutes are of one training, or of "
+        "what was left of it when it was started last.\n"
+    )
     names = ("arm", "dataset", "rows", "tokens", "with loss", "steps", "loss", "minutes")
     yield from _table(names, (line(name, arm) for name, arm in found["arms"].items()))
 
@@ -189,8 +187,11 @@ def _mechanism(found: Mapping[str, Any]) -> Iterator[str]:
 
     names = ("adapter", "noise scale, fresh", "noise scale, trained", "curvature", "length of the update")
     yield from _table((*names, "gain with similarity"), (line(*one) for one in found["mechanism"].items()))
+    others = [name for name, one in found["mechanism"].items() if one["data"]["as_trained"] is False]
+    if others:
+        yield f"**Measured on other rows than were trained on:** {', '.join(others)}.\n"
     gains = [
-        (name, "trained" if band["low"] is None else f"{band['low']:g} to {band['high']:g}", band)
+        (name, "trained on" if band["low"] is None else band_name(band), band)
         for name, one in found["mechanism"].items()
         for band in one["transfer"]["bands"]
     ]

@@ -13,6 +13,7 @@ STUDY/
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,17 +40,14 @@ class Step:
 
     Args:
         name: unique in the study; also that of its log.
-        depends: what besides the command decides what comes of it.
+        depends: a digest of what decides what comes of it, which is less than the command: not where the study is,
+            not where a server is, nor how many questions are asked at once.
     """
 
     name: str
     kind: Kind
     command: tuple[str, ...]
-    depends: str = ""
-
-    def digest(self, folder: Path) -> str:
-        """What it does, wherever the study's folder is."""
-        return digest(*(word.replace(str(folder), "STUDY") for word in self.command[1:]), self.depends)
+    depends: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,10 @@ class Places:
 
     def run(self, name: str) -> Path:
         return self.folder / "runs" / name
+
+    def step(self, step: Step, suffix: str) -> Path:
+        """What is kept of a command: `.json` when it ended well, and `.log`."""
+        return self.folder / "steps" / (re.sub(r"[^a-z0-9_+.\-]+", "-", step.name) + suffix)
 
     def arm(self, name: str, seed: int) -> Path:
         return self.folder / "arms" / name / f"seed-{seed}"
@@ -104,41 +106,43 @@ def changes_of(study: Study, run: str) -> tuple[str, ...]:
 
 def _generation(study: Study, places: Places, name: str) -> Iterator[Step]:
     recipe, changes, folder = study.runs[name].recipe, changes_of(study, name), places.run(name)
-    depends = plan(recipe, changes).digest
-    yield Step(
-        f"generate {name}", "generate", _boost_qa("generate", recipe, *changes, "--output", str(folder)), depends
-    )
+    made = plan(recipe, changes).digest
+    command = _boost_qa("generate", recipe, *changes, "--output", str(folder))
+    yield Step(f"generate {name}", "generate", command, made)
     if any(arm.run == name and arm.config == TAGCOS for arm in study.arms.values()):
-        model = training_settings(study, Arm()).model.model_name_or_path
-        command = _boost_qa("coreset", str(folder), "--model", str(model))
-        yield Step(f"coreset {name}", "coreset", command, depends)
+        model = str(training_settings(study, Arm()).model.model_name_or_path)
+        command = _boost_qa("coreset", str(folder), "--model", model)
+        yield Step(f"coreset {name}", "coreset", command, digest(made, model))
     if study.check:
-        yield Step(f"check {name}", "check", _boost_qa("check", str(folder)), depends)
+        yield Step(f"check {name}", "check", _boost_qa("check", str(folder)), made)
     if study.analogies:
         asked = study.analogies
         judge = _flags(judge=asked.judge, judge_url=asked.judge_url, limit=asked.limit)
-        output = ("--output", str(folder / "analogies"))
-        yield Step(f"analogies {name}", "analogies", _boost_qa("analogies", str(folder), *judge, *output), depends)
+        command = _boost_qa("analogies", str(folder), *judge, "--output", str(folder / "analogies"))
+        yield Step(f"analogies {name}", "analogies", command, digest(made, str(asked.judge), str(asked.limit)))
 
 
 def _training(study: Study, places: Places, name: str, seed: int) -> Iterator[Step]:
     arm, folder = study.arms[name], places.arm(name, seed)
-    settings = training_settings(study, arm)
     if arm.run is None:
-        whose, depends = _flags(base=settings.model.model_name_or_path), ""
+        base = _base(study, arm)
+        whose, depends = _flags(base=base), base
     else:
         made = plan(study.runs[arm.run].recipe, changes_of(study, arm.run)).digest
-        whose, depends = _flags(adapter=str(folder)), digest(made, json.dumps(settings.material()))
+        material = json.dumps([training_settings(study, arm).material(), arm.config, arm.rows, seed])
+        whose, depends = _flags(adapter=str(folder)), digest(made, material)
         yield Step(f"train {name}, seed {seed}", "train", _train(study, places, arm, folder, seed), depends)
     for what, words in _evaluations(study, places, seed):
         output = ("--output", str(places.evaluation(name, seed) / what))
         command = _boost_qa("evaluate", *whose, *words, *output)
-        yield Step(f"evaluate {name}, seed {seed}, {what}", "evaluate", command, depends)
+        asked = digest(depends, _asked(study, what), str(seed))
+        yield Step(f"evaluate {name}, seed {seed}, {what}", "evaluate", command, asked)
     if study.mechanism and arm.run is not None:
         held = ("--held-out", str(places.held_out)) if study.held_out else ()
         where = _flags(dataset=str(places.run(arm.run)), dataset_config=arm.config, limit=study.mechanism.limit)
         output = ("--output", str(places.mechanism(name, seed)))
         command = _boost_qa("mechanism", str(folder), *where, *held, "--seed", str(seed), *output)
+        depends = digest(depends, str(study.mechanism.limit))
         yield Step(f"mechanism {name}, seed {seed}", "mechanism", command, depends)
 
 
@@ -170,6 +174,19 @@ def _evaluations(study: Study, places: Places, seed: int) -> Iterator[tuple[str,
     if asked.tasks or asked.suite:
         which = ["--tasks", ",".join(asked.tasks)] if asked.tasks else _flags(suite=asked.suite)
         yield "benchmarks", [*which, *(word for one in asked.data for word in ("--data", one)), *common]
+
+
+def _base(study: Study, arm: Arm) -> str:
+    """The model that an arm begins with, as `boost-qa evaluate --base` reads it."""
+    model = training_settings(study, arm).model
+    revision = model.model_revision
+    return f"{model.model_name_or_path}@{revision}" if revision not in (None, "main") else str(model.model_name_or_path)
+
+
+def _asked(study: Study, what: str) -> str:
+    """Of the settings of an evaluation those that decide what comes of it."""
+    others = {"batch_size", "judge_url"} | ({"suite", "tasks", "data"} if what == "held_out" else set())
+    return study.evaluate.model_dump_json(exclude=others)
 
 
 def training_settings(study: Study, arm: Arm) -> Settings:

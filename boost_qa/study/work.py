@@ -49,7 +49,7 @@ def work(study: Study, folder: Path, devices: Sequence[str], say: Say) -> None:
     first, then = generations(study, places), trainings(study, places)
     with RunFolder(folder).lock():
         check_folder(study, folder)
-        desk = _Desk(folder / "steps", say, [step for chain in (*first, *then) for step in chain])
+        desk = _Desk(places, say, [step for chain in (*first, *then) for step in chain])
         resolved = study.model_dump(mode="json", exclude_defaults=True)
         write_whole(folder / "study.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         for chain in first:
@@ -90,6 +90,39 @@ def check_folder(study: Study, folder: Path) -> None:
             raise RunError(what, "Give another --output.")
 
 
+def check_begun(study: Study, folder: Path) -> None:
+    """Make sure that what a folder holds is what this study would run, as far as it was run.
+
+    Raises:
+        RunError: it holds no study, or another one, or a step was run with other settings.
+    """
+    if not (folder / "study.yaml").is_file():
+        raise RunError(f"{folder} holds no study", "Run it without --report, or give its --output.")
+    check_folder(study, folder)
+    places = Places(folder)
+    for chain in (*generations(study, places), *trainings(study, places)):
+        for step in chain:
+            is_done(step, places)
+
+
+def is_done(step: Step, places: Places) -> bool:
+    """Whether a step was run already.
+
+    Raises:
+        RunError: it was, with other settings.
+    """
+    file = places.step(step, ".json")
+    if not file.is_file():
+        return False
+    before = json.loads(file.read_text(encoding="utf-8"))
+    if before["depends"] != step.depends:
+        raise RunError(
+            f"{places.folder}: {step.name!r} was run with other settings: {' '.join(before['command'])}",
+            "Give another --output, or what it was run with.",
+        )
+    return True
+
+
 def _share(desk: _Desk, chains: Sequence[list[Step]], devices: Sequence[str]) -> None:
     """Each chain on the next device that is free."""
     free: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -121,7 +154,7 @@ def _share(desk: _Desk, chains: Sequence[list[Step]], devices: Sequence[str]) ->
 class _Desk:
     """Starts commands, waits for them, and keeps what they were."""
 
-    logs: Path
+    places: Places
     say: Say
     steps: Sequence[Step]
     seconds: dict[Kind, list[float]] = field(default_factory=dict)
@@ -130,32 +163,17 @@ class _Desk:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self.logs.mkdir(parents=True, exist_ok=True)
-        self.left = [step for step in self.steps if not self.done(step)]
-
-    def done(self, step: Step) -> bool:
-        """Whether it was run already.
-
-        Raises:
-            RunError: it was, with other settings.
-        """
-        file = self._file(step, ".json")
-        if not file.is_file():
-            return False
-        before = json.loads(file.read_text(encoding="utf-8"))
-        if before["digest"] != step.digest(self.logs.parent):
-            raise RunError(
-                f"{file.parent.parent}: {step.name!r} was run with other settings: {' '.join(before['command'])}",
-                "Give another --output, or what it was run with.",
-            )
-        return True
+        (self.places.folder / "steps").mkdir(parents=True, exist_ok=True)
+        self.left = [step for step in self.steps if not is_done(step, self.places)]
 
     def run(self, chain: Sequence[Step], device: str) -> None:
         """Run the steps of a chain that were not run yet, one after the other."""
         for step in chain:
             if self.stopped.is_set():
                 return
-            if step in self.left:
+            with self.lock:
+                left = step in self.left
+            if left:
                 self._run(step, device)
 
     def stop(self) -> None:
@@ -169,7 +187,7 @@ class _Desk:
         began = time.monotonic()
         self.say(f"{step.name}{f' on device {device}' if device else ''}{self._outlook()}")
         environment = os.environ | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
-        log = self._file(step, ".log")
+        log = self.places.step(step, ".log")
         with log.open("ab") as file:
             _alone(file, step)
             with self.lock:  # whoever stops the others sees this one, or this one sees that it is over
@@ -190,12 +208,8 @@ class _Desk:
             raise _failed(step, process.returncode, log)
         if process.returncode == 0:
             seconds = time.monotonic() - began
-            kept = {
-                "digest": step.digest(self.logs.parent),
-                "command": list(step.command),
-                "seconds": round(seconds, 1),
-            }
-            write_whole(self._file(step, ".json"), json.dumps(kept, indent=2) + "\n")
+            kept = {"depends": step.depends, "command": list(step.command), "seconds": round(seconds, 1)}
+            write_whole(self.places.step(step, ".json"), json.dumps(kept, indent=2) + "\n")
             with self.lock:
                 self.left.remove(step)
                 self.seconds.setdefault(step.kind, []).append(seconds)
@@ -220,9 +234,6 @@ class _Desk:
             known = [means[step.kind] for step in self.left if step.kind in means]
             minutes = f", about {sum(known) / 60:,.0f} min of device time for {len(known)} of them" if known else ""
             return f" ({len(self.left)} of {len(self.steps)} steps to do{minutes})"
-
-    def _file(self, step: Step, suffix: str) -> Path:
-        return self.logs / (re.sub(r"[^a-z0-9_+.\-]+", "-", step.name) + suffix)
 
 
 def _alone(log: BinaryIO, step: Step) -> None:

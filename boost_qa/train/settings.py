@@ -76,8 +76,9 @@ def read_settings(arguments: Sequence[str], *, plan_only: bool = False) -> Setti
         refuse(key, file if key in values else None)
     parser = _Parser((DialogueArguments, SFTConfig, ModelConfig), prog="python -m boost_qa.train")
     words = [word for key, given in changes.items() for word in (f"--{key}", *given)]
-    if (plan_only or _is_true(values, changes)) and not torch.cuda.is_available():
-        words += ["--use_cpu", "true"]  # transformers refuses bf16 without a GPU, even where nothing is run
+    if plan_only or (_is_true(values, changes) and not torch.cuda.is_available()):
+        # transformers refuses bf16 without a GPU, and `_faults` several GPUs, even where nothing is run
+        words += ["--use_cpu", "true"]
     parser.set_defaults_with_config(**{key: _as_text(key, value) for key, value in values.items()})
     try:
         with warnings.catch_warnings():
