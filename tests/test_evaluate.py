@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
+from peft import PeftModel
 from scripted import Scripted
 from tiny_models import tiny
 
@@ -347,6 +348,20 @@ def test_a_real_model_and_its_adapter(model, adapter, data, tmp_path):
     assert replies != [(one.task, one.reply) for one in results.read(base)[1]]
     found = compare(base, tuned)
     assert {one.task for one in found} == set(TASKS) and all(one.paired.low <= one.paired.high for one in found)
+
+
+def test_an_adapter_is_in_the_weights_and_says_the_same(model, adapter):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    chosen = find(None, str(adapter))
+    merged = load(chosen, "hf", batch_size=1, device="cpu", dtype="float32").model
+    apart = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), adapter)
+    ids = torch.arange(20)[None]
+    assert not isinstance(merged, PeftModel) and not any("lora" in name for name, _ in merged.named_parameters())
+    logits = merged(ids).logits  # of as many tokens as the tokenizer has
+    assert torch.allclose(logits, apart(ids).logits[..., : logits.shape[-1]], atol=1e-4)
+    assert isinstance(load(chosen, "hf", batch_size=1, device="cpu", dtype="bfloat16").model, PeftModel)
 
 
 def test_the_chat_template_of_training_is_used_where_a_base_has_none(model):
