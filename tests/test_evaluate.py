@@ -213,18 +213,17 @@ def test_a_judge_that_cannot_be_read_gives_no_points_and_takes_none(tmp_path):
         assert "| No" in call.request.messages[1].content and call.request.model == "strict"
         return Reply(said[call.record])
 
-    engine = Scripted(answer)
-    graders = Graders(tmp_path, judge=Judge("strict", lambda: engine))
+    engine, again, other = Scripted(answer), Scripted(answer), Scripted(answer)
+    graders = Graders(tmp_path, judge=Judge("strict", iter([engine, again]).__next__))
     items = [Item(str(n), f"No {n}?", answer="\\boxed{7}") for n in range(5)]
     found = graders.math("m", [(item, "" if item.id == "4" else "\\boxed{7} <1>") for item in items])
     assert [one.get("acc_judge") for one in found] == [1.0, 0.0, None, None, 0.0]
     assert [one["unjudged"] for one in found] == [0.0, 0.0, 1.0, 1.0, 0.0]
     assert len(engine.asked) == 8 and sum(record == "3" for record, *_ in engine.times()) == 3  # attempts
-    graders.math("m", [(item, "\\boxed{7} <1>") for item in items[:2]])
-    assert len(engine.asked) == 8
-    another = Graders(tmp_path, judge=Judge("strict", lambda: engine, "another"))
-    another.math("m", [(item, "\\boxed{7} <1>") for item in items[:2]])
-    assert len(engine.asked) == 10 and another.judge_facts() != graders.judge_facts()
+    another = Graders(tmp_path, judge=Judge("strict", lambda: other, "another revision"))
+    for each in (graders, another):
+        each.math("m", [(item, "\\boxed{7} <1>") for item in items[:2]])
+    assert not again.asked and len(other.asked) == 2 and another.judge_facts() != graders.judge_facts()
 
 
 # --- going on ------------------------------------------------------------------------------------
@@ -343,6 +342,7 @@ def test_a_real_model_and_its_adapter(model, adapter, data, tmp_path):
     published = json.dumps(measured(tuned))
     assert str(model) not in published and str(data) not in published
     items = results.read(tuned)[1]
+    assert {one.scores["cut,none"] for one in items} <= {0.0, 1.0} and any(one.scores["cut,none"] for one in items)
     replies = [(one.task, one.reply) for one in items]
     assert all(reply is not None for _, reply in replies)
     assert replies != [(one.task, one.reply) for one in results.read(base)[1]]

@@ -138,7 +138,8 @@ def _run(
     block = 4096 if settings.backend == "vllm" else max(32, 4 * settings.batch_size)
     remembered = Remembered(model, folder / "replies.jsonl", block, settings.seed, say)
     limit = settings.limit or (QUICK if settings.suite == "quick" and not settings.tasks else None)
-    ours = [BenchmarkTask(name, *both, graders, settings.max_tokens) for name, both in asked.ours.items()]
+    length = _length(model)
+    ours = [BenchmarkTask(name, *both, graders, settings.max_tokens, length) for name, both in asked.ours.items()]
     common = {"limit": limit, "model_args": chosen.named, "task_manager": TaskManager(include_defaults=False)}
     common |= dict.fromkeys(_SEEDS, settings.seed) | {"batch_size": settings.batch_size, "device": settings.device}
     parts = [
@@ -159,6 +160,12 @@ def _chance(questions: Questions, limit: int | None) -> float | None:
     """What guessing comes to; None where there is nothing to choose from."""
     options = [len(item.options) for item in questions.items[:limit]]
     return sum(1 / each for each in options) / len(options) if all(options) else None
+
+
+def _length(model: Any) -> Callable[[str], int] | None:
+    """How many tokens a text has for a model that says how it takes texts apart."""
+    tokenizer = getattr(model, "tokenizer", None)
+    return None if tokenizer is None else lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _default(chosen: Chosen) -> Path:

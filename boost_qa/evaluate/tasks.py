@@ -32,6 +32,7 @@ METRICS = {
         "acc_likelihood": True,
         "unparsed": False,
         "unparsed_lenient": False,
+        "cut": False,
     },
     "math": {
         "acc": True,
@@ -41,10 +42,14 @@ METRICS = {
         "unboxed": False,
         "undecided": False,
         "unjudged": False,
+        "cut": False,
     },
-    "code": {"pass_at_1": True, "unparsed": False},
+    "code": {"pass_at_1": True, "unparsed": False, "cut": False},
 }
-"""Whether more is better."""
+"""Whether more is better. `cut` is of replies that are as long as they may be, so that their end may be missing."""
+
+SLACK = 2
+"""Tokens that a reply may have fewer of, once its text is taken apart again."""
 
 
 class BenchmarkTask(Task):  # type: ignore[misc]
@@ -56,16 +61,24 @@ class BenchmarkTask(Task):  # type: ignore[misc]
         questions: its items.
         graders: decide about mathematics and code.
         max_tokens: of a reply (UNKNOWN in the paper).
+        length: of a text in the model's tokens; None where it does not say, and then there is no `cut`.
     """
 
     VERSION = VERSION
     OUTPUT_TYPE = "generate_until"
 
     def __init__(
-        self, name: str, benchmark: Benchmark, questions: Questions, graders: Graders, max_tokens: int
+        self,
+        name: str,
+        benchmark: Benchmark,
+        questions: Questions,
+        graders: Graders,
+        max_tokens: int,
+        length: Callable[[str], int] | None = None,
     ) -> None:
         super().__init__()
         self.benchmark, self.graders = benchmark, graders
+        self._longest, self._length = max_tokens - SLACK, length
         self._docs = [asdict(item) for item in questions.items]
         self._scores: dict[str, Scores] = {}
         hub, local = benchmark.hub, questions.local
@@ -124,9 +137,10 @@ class BenchmarkTask(Task):  # type: ignore[misc]
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> Scores:
         """The scores of one question: 0 or 1 for each of METRICS."""
         item = _item(doc)
-        if self.benchmark.kind != "choice":
-            return self._scores[item.id]
         reply, *likelihoods = results
+        cut = {} if self._length is None else {"cut": float(self._length(reply) >= self._longest)}
+        if self.benchmark.kind != "choice":
+            return self._scores[item.id] | cut
         strict, loose = bracket(reply, item.letters), lenient(reply, item.options, item.letters)
         likely = most_likely([float(nats) for nats, _ in likelihoods])
         found = {
@@ -136,7 +150,7 @@ class BenchmarkTask(Task):  # type: ignore[misc]
             "unparsed": strict is None,
             "unparsed_lenient": loose is None,
         }
-        return {name: float(value) for name, value in found.items()}
+        return {name: float(value) for name, value in found.items()} | cut
 
     def aggregation(self) -> dict[str, Any]:
         return dict.fromkeys(METRICS[self.benchmark.kind], mean)
