@@ -21,6 +21,7 @@ from local_server import local_server
 from tiny_models import tiny
 
 from boost_qa.errors import RecipeError, RunError, SourceError
+from boost_qa.evaluate.benchmark import benchmarks, read_questions
 from boost_qa.evaluate.intervals import difference, difference_over_seeds, figure, holm, over_seeds
 from boost_qa.evaluate.results import Scored
 from boost_qa.evaluate.results import write as write_results
@@ -316,6 +317,25 @@ def all_evaluated(study, folder):
         place = Places(folder).evaluation(name, seed) / "held_out"
         place.mkdir(parents=True)
         evaluated(place, {f"q{n}": float(n < 4 + seed) for n in range(10)})
+
+
+def test_figures_of_held_out_questions_are_told_by_kind(tmp_path):
+    study, places = read_study("ablation", "tiny"), Places(tmp_path)
+    columns = {"answer": "", "final": "1", "source": "reasoning_gym"}
+    rows = [{"question": f"Task {n % 2}: {n}?", "source_id": f"task_{n % 2}:{n}", **columns} for n in range(8)]
+    rows.append({"question": "And in words?", "source_id": "7", **columns, "source": "orca_math"})
+    places.held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    items = read_questions(HELD_OUT, benchmarks()[HELD_OUT], [places.held_out]).items
+    for name, seed in study.arm_seeds():
+        place = places.evaluation(name, seed) / "held_out"
+        place.mkdir(parents=True)
+        evaluated(place, {item.id: float("Task 1" in item.question) for item in items})
+    found = gather(study, tmp_path)
+    means = {(row["kind"], row["mean"], row["items"]) for row in found["kinds"]}
+    assert means == {("reasoning_gym task_0", 0.0, 4), ("reasoning_gym task_1", 1.0, 4), ("orca_math", 0.0, 1)}
+    report(study, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| arm | reasoning_gym task_0 | reasoning_gym task_1 | orca_math |" in text and "orca_math 1." in text
 
 
 def test_a_report_midway_is_of_what_there_is_and_says_so(tmp_path):

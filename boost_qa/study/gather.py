@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from boost_qa.errors import RecipeError
+from boost_qa.evaluate.benchmark import benchmarks, read_questions
 from boost_qa.evaluate.intervals import difference_over_seeds, holm, over_seeds
 from boost_qa.evaluate.results import Scored, read
 from boost_qa.portable import portable_study, portable_value
 from boost_qa.run_folder import RunFolder
+from boost_qa.study.held_out import kinds
 from boost_qa.study.settings import Study
-from boost_qa.study.steps import Places, generations, trainings
+from boost_qa.study.steps import HELD_OUT, Places, generations, trainings
 
 Scores = dict[tuple[str, str], dict[str, float]]
 """Of one model: scores by (task, metric), then by item."""
@@ -28,8 +30,9 @@ FIRST = {"choice": "acc_bracket", "math": "acc", "code": "pass_at_1"}
 def gather(study: Study, folder: Path) -> dict[str, Any]:
     """All figures of a study whose steps are done, or of those that are.
 
-    `figures` has a row for each arm, task and metric; `differences` one for each compared pair, task and headline
-    metric, with p adjusted for how many there are (Holm).
+    `figures` has a row for each arm, task and metric; `kinds` one for each arm and kind of held-out question, in the
+    headline metric; `differences` one for each compared pair, task and headline metric, with p adjusted for how many
+    there are (Holm).
     """
     places = Places(folder)
     parts = {one: list(_evaluations(places.evaluation(*one))) for one in study.arm_seeds()}
@@ -49,6 +52,7 @@ def gather(study: Study, folder: Path) -> dict[str, Any]:
         "arms": {name: _arm(study, places, name) for name in study.arms},
         "headline": headline,
         "figures": list(_figures(arms)),
+        "kinds": list(_by_kind(places.held_out, arms, headline)) if places.held_out.is_file() else [],
         "differences": differences,
         "mechanism": {
             f"{name}, seed {seed}": json.loads(file.read_text(encoding="utf-8"))
@@ -139,6 +143,21 @@ def _figures(arms: Mapping[str, Sequence[Scores]]) -> Iterator[dict[str, Any]]:
                 found = asdict(over_seeds(matrix(having, key, items)))
                 del found["p"]
                 yield {"arm": name, "task": key[0], "metric": key[1], **found}
+
+
+def _by_kind(
+    held_out: Path, arms: Mapping[str, Sequence[Scores]], headline: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    kind, key = kinds(held_out), (HELD_OUT, headline.get(HELD_OUT, ""))
+    asked = read_questions(HELD_OUT, benchmarks()[HELD_OUT], [held_out]).items
+    for name, models in arms.items():
+        having = [model for model in models if key in model]
+        for one in dict.fromkeys(kind.values()):
+            theirs = {item.id for item in asked if kind.get(item.question) == one}
+            if items := [item for item in common(having, key) if item in theirs]:
+                found = asdict(over_seeds(matrix(having, key, items)))
+                del found["p"]
+                yield {"arm": name, "kind": one, **found}
 
 
 def _differences(

@@ -33,7 +33,7 @@ def hold_out(settings: HeldOut, runs: Sequence[RunFolder], target: Path) -> None
     seen = _seen(runs)
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in sources.read(settings.sources, settings.seed).records:
-        group = groups[_group(record)]
+        group = groups[_kind(record.source, record.source_id)]
         if _words(record.question) not in seen:
             group.append(record)
     chosen: list[Record] = []
@@ -82,10 +82,16 @@ def _row(record: Record) -> dict[str, Any]:
     }
 
 
-def _group(record: Record) -> str:
+def kinds(held_out: Path) -> dict[str, str]:
+    """What kind of question each is, by its text."""
+    with held_out.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    return {row["question"]: _kind(row["source"], row["source_id"]) for row in rows}
+
+
+def _kind(source: str, source_id: str) -> str:
     """The source, and of reasoning-gym, whose tasks are as unlike as sources, the task."""
-    task = f" {record.source_id.partition(':')[0]}" if record.source == "reasoning_gym" else ""
-    return record.source + task
+    return source + (f" {source_id.partition(':')[0]}" if source == "reasoning_gym" else "")
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from boost_qa.study import plots
 from boost_qa.study.gather import gather
 from boost_qa.study.paper import Table, paper_file, read_tables
 from boost_qa.study.settings import Study
+from boost_qa.study.steps import HELD_OUT
 
 INTERVALS = (
     "Intervals are 95 %. With several seeds they hold for other questions and other trainings alike (Student's t over "
@@ -79,6 +80,7 @@ def _text(
         yield from (f"![{what}](figures/{name})\n" for name, what in pictures.items())
         yield "## Figures\n"
         yield from _figures(found)
+        yield from _kinds(found)
         yield "## What was trained on\n"
         yield from _arms(found)
     if tables:
@@ -124,6 +126,22 @@ def _figures(found: Mapping[str, Any]) -> Iterator[str]:
                 for arm in arms
             ),
         )
+
+
+def _kinds(found: Mapping[str, Any]) -> Iterator[str]:
+    """The headline figure of the held-out questions: arms by kinds of questions."""
+    rows = found["kinds"]
+    names = list(dict.fromkeys(row["kind"] for row in rows))
+    if len(names) < 2:
+        return
+    cells = {(row["arm"], row["kind"]): row for row in rows}
+    yield f"### {HELD_OUT} by kind: {found['headline'][HELD_OUT]}\n"
+    yield from _table(
+        ("arm", *names),
+        ((arm, *(_cell(cells.get((arm, name))) for name in names)) for arm in dict.fromkeys(arm for arm, _ in cells)),
+    )
+    sizes = {name: next(row["items"] for row in rows if row["kind"] == name) for name in names}
+    yield f"Questions: {', '.join(f'{name} {size:,}' for name, size in sizes.items())}.\n"
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:

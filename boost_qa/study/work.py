@@ -115,7 +115,7 @@ def is_done(step: Step, places: Places) -> bool:
     if not file.is_file():
         return False
     before = json.loads(file.read_text(encoding="utf-8"))
-    if before["depends"] != step.depends:
+    if before.get("depends") != step.depends:
         raise RunError(
             f"{places.folder}: {step.name!r} was run with other settings: {' '.join(before['command'])}",
             "Give another --output, or what it was run with.",
