@@ -86,6 +86,7 @@ class Inspection:
     async def ask(self, dialogue: Dialogue) -> Found:
         """What the checks see that ask; awaits nothing but requests."""
         found: Found = {}
+        dialogue = self._as_kept(dialogue)
         if self.settings.answers:
             found[answers.NAME] = await answers.look(dialogue, self.judge)
         if self.settings.code:
@@ -93,8 +94,11 @@ class Inspection:
         return found
 
     def look(self, played: Played) -> Inspected:
-        """What all checks see. Dialogues are to be given in the run's order, each once."""
-        dialogue, settings, found = played.dialogue, self.settings, dict(played.found)
+        """What all checks see. Dialogues are to be given in the run's order, each once.
+
+        What findings quote is what is kept: personal data is counted, and masked before anything else looks.
+        """
+        dialogue, settings, found = self._as_kept(played.dialogue), self.settings, dict(played.found)
         if settings.roles:
             found[roles.NAME] = roles.look(dialogue, self.prompts, self.language)
         if settings.injection:
@@ -102,14 +106,17 @@ class Inspection:
         if self.contamination:
             found[contamination.NAME] = self.contamination.look(dialogue)
         if settings.personal_data:
-            found[personal_data.NAME] = personal_data.look(dialogue)
+            found[personal_data.NAME] = personal_data.look(played.dialogue)
         labels = {finding.label for findings in found.values() for finding in findings}
         # who leaves anyway must not make another one leave that is like it
         if self.duplicates and not labels & set(settings.drop):
             found[duplicates.NAME] = self.duplicates.look(dialogue)
             labels |= {finding.label for finding in found[duplicates.NAME]}
-        masks = settings.personal_data and settings.personal_data.mask
-        return Inspected(masked(dialogue) if masks else dialogue, found, [at for at in settings.drop if at in labels])
+        return Inspected(dialogue, found, [at for at in settings.drop if at in labels])
+
+    def _as_kept(self, dialogue: Dialogue) -> Dialogue:
+        masks = self.settings.personal_data and self.settings.personal_data.mask
+        return masked(dialogue) if masks else dialogue
 
 
 def inspection(recipe: Recipe, casts: Mapping[str, Cast]) -> Inspection:
@@ -229,7 +236,8 @@ def without_personal_data(records: Iterable[Record]) -> tuple[list[Record], dict
     for record in records:
         (question, of_question), (answer, of_answer) = map(personal_data.masked, (record.question, record.answer))
         counts.update({(record.source, kind): count for kind, count in (of_question + of_answer).items()})
-        clean.append(replace(record, question=question, answer=answer))
+        final = record.final and personal_data.masked(record.final)[0]
+        clean.append(replace(record, question=question, answer=answer, final=final))
     return clean, nested(counts)
 
 

@@ -37,7 +37,11 @@ def portable(recipe: Mapping[str, Any]) -> dict[str, Any]:
         _each(scenario, portable_model, "embedder")
         for agent in scenario["cast"].values():
             _reduce(agent, "prompt")
-    for agent in (*(part for part in pairs if "cast" not in part), *filter(None, [star.get("judge")])):
+    checks = whole.get("checks") or {}
+    for benchmark in (checks.get("contamination") or {}).get("benchmarks") or ():
+        _reduce(benchmark, "path")
+    judges = filter(None, [star.get("judge"), (checks.get("answers") or {}).get("judge")])
+    for agent in (*(part for part in pairs if "cast" not in part), *judges):
         _reduce(agent, "prompt")
     return whole
 

@@ -294,6 +294,12 @@ def test_options_are_read_however_they_are_listed():
         ("The answer is (A). Wait, I made a mistake. The answer is (B).", ("B",)),
         ("The answer is (B) 88.", ("B", "A")),  # the letter of one, the text of another
         ("The answer is (A) or (B).", ("A", "B")),
+        ("A is wrong, so the correct option is B.", ("B",)),
+        ("It must be (B), as (D) is smaller.", ("B",)),
+        ("The answer is B, not C.", ("B",)),
+        ("The answer is B, because I is no option.", ("B",)),
+        ("The answer cannot be option D.", ()),
+        ("I think option D is incorrect, as Earth is small.", ()),
         ("The answer is F.", ()),
         ("I like a good riddle.", ()),
         ("A number is needed here.", ()),

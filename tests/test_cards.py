@@ -141,8 +141,11 @@ def test_a_portable_recipe_is_a_recipe(name, tmp_path):
 def private_recipe() -> dict:
     """A recipe with a path wherever there can be one."""
     cast = {"model": "local", "temperature": 0.5, "prompt": "/home/jo/private/prompt.yaml"}
+    judge = {"model": "server", "temperature": 0.2, "prompt": "/home/jo/private/judge.yaml"}
+    benchmark = {"name": "mine", "path": "/home/jo/private/bench.jsonl"}
     return {
         "name": "private",
+        "checks": {"answers": {"judge": judge}, "contamination": {"benchmarks": [benchmark]}},
         "sources": [
             {"source": "orca_math", "path": "/home/jo/private/orca.jsonl", "n": 3},
             {"source": "procqa", "path": "private/procqa"},

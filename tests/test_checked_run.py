@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 from test_generate import ALIASES, lines
 
+from boost_qa.bookkeeping import Played
 from boost_qa.check import check
 from boost_qa.config import Checks, Recipe
+from boost_qa.config.checks import PersonalData
 from boost_qa.errors import EngineError, RecipeError, RunError
 from boost_qa.export import export
 from boost_qa.generate import generate
-from boost_qa.inspection import MODULES, check_labels, inspection
+from boost_qa.inspection import MODULES, Inspection, check_labels, inspection, without_personal_data
 from boost_qa.plan import plan
 from boost_qa.run_folder import RunFolder
-from boost_qa.types import Call, Reply
+from boost_qa.types import Call, Dialogue, Record, Reply, Turn
 
 MAIL = "lena.k@mailbox.org"
 
@@ -443,3 +445,19 @@ def test_inspection_knows_what_each_agent_is_told(tmp_path):
     looking = inspection(planned.recipe, planned.casts)
     assert set(looking.prompts) == {f"{name}/{role}" for name, cast in planned.casts.items() for role in cast}
     assert all(looking.markers[name.rpartition("/")[2]] in told for name, told in looking.prompts.items())
+
+
+def test_findings_quote_what_is_kept_and_not_what_was_masked():
+    mail = "jane.doe@gmail.com"
+    said = f"In my role as a student I write to {mail}, and that is all."
+    turns = (Turn("question", "human", "To whom?"), Turn("student", "gpt", said, "m"))
+    record = Record("s:1", "s", "To whom?", f"To {mail}.", "1", final=mail)
+    settings = Checks(code=None, contamination=None)
+    seen = Inspection(settings).look(Played(Dialogue(record, "x", turns), {}))
+    labels = {finding.label: finding.detail for findings in seen.found.values() for finding in findings}
+    assert labels.keys() >= {"breaks the frame", "mail address"} and mail not in json.dumps(list(labels.values()))
+    assert mail not in seen.dialogue.turns[1].text
+    (clean,), _ = without_personal_data([record])
+    assert mail not in (clean.answer + clean.final)
+    whole = Inspection(settings.model_copy(update={"personal_data": PersonalData(mask=False)}))
+    assert mail in whole.look(Played(Dialogue(record, "x", turns), {})).dialogue.turns[1].text

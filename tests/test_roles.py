@@ -161,6 +161,9 @@ def test_refusals():
         "I can't help but wonder about the 7 pens. They are given away.",
         "One cannot divide by zero, so I cannot go on with this equation and take the other one.",
         "I'm sorry for my mistake. Let me solve it again.",
+        "I apologize for the mistake; a length cannot be negative, so x = 3.",
+        "I am sorry, I made a mistake: you cannot divide by zero here.",
+        "I'm afraid that can't be right, because 3 + 4 = 7.",
         "The program says \"I'm sorry, but I can't help with that\" and ends.",
     ):  # fmt: skip
         assert "refuses" not in labels(text)
@@ -274,6 +277,9 @@ def test_a_student_who_has_the_result_is_given_nothing():
     assert gives_away("Your 35 is right, but say why.", "35", QUESTION, ["I get 36."])
     # said on the way, it is not found yet
     assert gives_away("You had 35 at one point.", "35", QUESTION, ["It is 35, no, 36."]) is None
+    endless = "3" * 5000  # more digits than Python reads
+    assert gives_away(f"Not 0.{endless}.", "35", QUESTION, [f"I get {endless}/7 and 2 {endless}/7."]) is None
+    assert gives_away("You get 7.", endless, QUESTION) is None
     assert gives_away("The answer is 35.", "35", QUESTION, ["It is 35, no, 36."])
     assert gives_away("Black is a good thought.", "black", QUESTION, ["I think.\nFinal answer: black"]) is None
 
@@ -350,6 +356,7 @@ def test_repetition_within_a_turn():
         ("Therefore \\[ x = 2", "formula"),
         ("Therefore \\( x = 2", "formula"),
         ("Therefore $$ x = 2", "formula"),
+        ("Therefore $$x = 2", "formula"),
         ("\\begin{align} x &= 2", "formula"),
         ("1. Count the boxes.\n2. Count the pens.\n3.", "list"),
         ("The pens are in the boxes, and the boxes are in the", "sentence"),

@@ -20,7 +20,7 @@ from boost_qa.checks.speech.withheld import gives_away
 from boost_qa.types import Dialogue, Turn
 
 NAME = "roles"
-VERSION = "1"
+VERSION = "2"
 LABELS = {
     "speaks for another": "writes lines of other speakers, or more than one round of its own",
     "breaks the frame": "speaks of itself as a model or a role, of its prompt, or of the solution that it was shown",
@@ -72,8 +72,9 @@ _FRAME = re.compile(
     re.IGNORECASE,
 )
 _REFUSES = re.compile(
-    r"\b(?:i(?: am|[\u2019']m) (?:very |really |so )?(?:sorry|afraid)|(?:my )?apolog(?:y|ies|i[sz]e))\b[^.\n]{0,60}"
-    r"\b(?:cannot|can[\u2019']t|can not|unable|not able|won[\u2019']t|not (?:possible|allowed))\b"
+    r"\b(?:i(?: am|[\u2019']m) (?:very |really |so )?(?:sorry|afraid)|(?:my )?apolog(?:y|ies|i[sz]e))\b[^.\n;:]{0,60}"
+    r"\b(?:i (?:cannot|can[\u2019']t|can not|am (?:unable|not able)|won[\u2019']t)|i[\u2019']m (?:unable|not able)"
+    r"|(?:it|that) is not (?:possible|allowed))\b"
     r"|\bi (?:cannot|can[\u2019']t|can not|am unable to|am not able to|will not|won[\u2019']t) "
     r"(?:help\b(?! but\b| (?:it|myself)\b)|assist|comply|fulfil+|engage|answer (?:this|that|the|your)|"
     r"provide (?:an? )?(?:answer|solution|response))\b",

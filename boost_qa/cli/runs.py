@@ -39,7 +39,10 @@ def generate(
 def check(
     run: Annotated[str, RUN],
     overrides: Annotated[list[str] | None, CHECK_CHANGES] = None,
-    only: Annotated[list[str] | None, typer.Option(help="this check alone; may be given several times")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="this check alone; may be given several times, and replaces what was seen before"),
+    ] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Check the dialogues of a finished run: answers, code, roles, injection, duplicates, contamination, personal data.

@@ -56,7 +56,7 @@ class Workers:
         remedy: str = "",
     ) -> None:
         self.function, self.seconds, self.memory_mib = function, seconds, memory_mib
-        self.processes = processes or os.cpu_count() or 1
+        self.processes = processes or _processors()
         self.revision, self._remedy = revision, remedy
         self._lock = threading.Lock()
         self._idle: list[subprocess.Popen[bytes]] = []
@@ -197,3 +197,10 @@ class Workers:
             self._alive.discard(process)
         name = signal.strsignal(-code) if code < 0 else None
         return f"its process ended: {name or f'code {code}'}"
+
+
+def _processors() -> int:
+    """Those that this process may use; under Slurm or taskset they are fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -219,8 +219,10 @@ def _mechanism(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _span(one: Mapping[str, Any], key: str) -> str:
-    ends = ["?" if one[name] is None else f"{one[name]:.3g}" for name in ("low", "high")]
-    return "-" if one[key] is None else f"{one[key]:.3g} ({' to '.join(ends)})"
+    if one[key] is None:
+        return "-"
+    low, high = (None if one[name] is None else f"{one[name]:.3g}" for name in ("low", "high"))
+    return f"{one[key]:.3g} ({low or '?'} to {high or 'no bound'})"
 
 
 def _checks(found: Mapping[str, Any]) -> Iterator[str]:

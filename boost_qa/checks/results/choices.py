@@ -21,7 +21,14 @@ _LEADING = re.compile(
     r"(?=\W*$|\s*[).:,;\-]|\s+(?:and|or|is|because|since|as)\b)",
     re.IGNORECASE,
 )
-_NAMED = re.compile(rf"(?:\b(?:option|choice|answer)s?\s+{_LETTER})|(?<![\w)])(?:\(([A-Z])\)|\[([A-Z])\])")
+_NAMED = re.compile(rf"(?:\b(?:option|choice|answer)s?\s+(?:is\s+)?{_LETTER})|(?<![\w)])(?:\(([A-Z])\)|\[([A-Z])\])")
+_REJECTED = re.compile(
+    rf"\b(?:as|because|since|while|whereas|unlike)\s+(?:options?\s+|choices?\s+)?{_LETTER}(?=\W)[^.;,\n]*"
+    rf"|(?:\b(?:option|choice|answer)s?\s+)?{_LETTER}\s+(?:is|was)"
+    r"(?:n't|\s+not|\s+(?:clearly\s+|obviously\s+|therefore\s+)?"
+    r"(?:wrong|incorrect|false|impossible|ruled out|eliminated))\b[^.;,\n]*"
+    rf"|\b(?:cannot|can't|not)\s+(?:be\s+)?(?:the\s+)?(?:(?:option|choice|answer)s?\s+)?{_LETTER}(?=\W|$)"
+)
 _SENTENCES = re.compile(r"[.!?]\s|\n")
 _ALONE = re.compile(r"\W*([A-Za-z])\W*")
 _HEDGE = re.compile(rf"^[\s,)\].]*\b(?:and|or)\b\s*(?:option\s+)?{_LETTER}(?=\W|$)")
@@ -67,7 +74,7 @@ def chosen(text: str, listed: Mapping[str, str], bare: bool = False) -> tuple[st
         text: an answer, or with `bare` nothing but a result.
         listed: what `options` gave.
     """
-    text = plain_text(text)
+    text = _without_rejected(plain_text(text), listed)
     if alone := _ALONE.fullmatch(text):
         return _known([alone[1].upper()], listed)
     if bare:
@@ -83,6 +90,16 @@ def chosen(text: str, listed: Mapping[str, str], bare: bool = False) -> tuple[st
             return letters
     last = final(text)
     return _by_text(last.results[0].written, listed) if last.firm and len(last.results) == 1 else ()
+
+
+def _without_rejected(text: str, listed: Mapping[str, str]) -> str:
+    """Without what is said of options that are not chosen."""
+
+    def kept(found: re.Match[str]) -> str:
+        letter = next(filter(None, found.groups())).upper()
+        return " " if letter in listed else found[0]
+
+    return _REJECTED.sub(kept, text)
 
 
 def _in_piece(piece: str, listed: Mapping[str, str]) -> tuple[str, ...]:

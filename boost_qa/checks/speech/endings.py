@@ -51,7 +51,7 @@ def _open_formula(text: str) -> bool:
         place = text.rfind(begin)
         if place >= 0 and end not in text[place:] and (place == 0 or text[place - 1] in " \n\t(:"):
             return True
-    if text.count("$$") % 2:
+    if text.count("$$") % 2 and not re.search(r"\w \$\$ [a-z]{2}", text):  # as in a shell: `echo $$ says`
         return True
     begun = set(re.findall(r"\\begin\{(\w+\*?)\}", text))
     return any(text.count(f"\\begin{{{name}}}") > text.count(f"\\end{{{name}}}") for name in begun)

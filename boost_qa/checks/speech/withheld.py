@@ -19,6 +19,8 @@ from boost_qa.checks.speech.prose import without_code
 
 SMALL = 12
 """The largest whole number that is taken for an ordinary one."""
+LONGEST = 100
+"""Characters of a number."""
 
 _NUMBER = re.compile(
     r"(?<![\w.,^_])(\d{1,3}(?:,\d{3})+(?!\d)|\d+)(\.\d+)?(?:\s?/\s?([1-9]\d*)(?![\d/]))?(?![.,]?\d)(?!(?:st|nd|rd|th)\b)"
@@ -112,7 +114,7 @@ def _value(final: str) -> Fraction | None:
     whole = whole or _NUMBER.match(bare, _unsigned(bare))
     if whole is None or not _UNIT.fullmatch(bare[whole.end() :]):
         return None
-    return next(value for start, end, value in _numbers(bare) if (start, end) == whole.span())
+    return next((value for start, end, value in _numbers(bare) if (start, end) == whole.span()), None)
 
 
 def _unsigned(bare: str) -> int:
@@ -121,17 +123,22 @@ def _unsigned(bare: str) -> int:
 
 def _numbers(text: str) -> Iterator[tuple[int, int, Fraction]]:
     """Where numbers stand, and their values; a percentage has two: 25 and 1/4."""
-    for found in _NUMBER.finditer(text):
+    for found in _short(_NUMBER, text):
         sign = _sign(text, found.start())
         value = sign * Fraction(found[1].replace(",", "") + (found[2] or "")) / int(found[3] or 1)
         yield found.start(), found.end(), value
         if found[4]:
             yield found.start(), found.end(), value / 100
-    for found in _FRACTION.finditer(text):
+    for found in _short(_FRACTION, text):
         yield found.start(), found.end(), _sign(text, found.start()) * Fraction(int(found[1]), int(found[2]))
-    for found in _MIXED.finditer(text):
+    for found in _short(_MIXED, text):
         value = int(found[1]) + Fraction(int(found[2]), int(found[3]))
         yield found.start(), found.end(), _sign(text, found.start()) * value
+
+
+def _short(number: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Those that can be a result; Python refuses to read a number of more than 4,300 digits."""
+    return (found for found in number.finditer(text) if found.end() - found.start() <= LONGEST)
 
 
 def _sign(text: str, start: int) -> int:
