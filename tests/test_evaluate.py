@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from peft import PeftModel
 from scripted import Scripted
+from tiny_gguf import exact, write_gguf
 from tiny_models import tiny
+from transformers import AutoTokenizer
 
 from boost_qa.cards.evaluations import eval_results_yaml, read_scores
 from boost_qa.errors import BoostQAError, EngineError, ModelError, RunError, SourceError
@@ -27,7 +31,9 @@ from boost_qa.evaluate.grading import Graders, Judge
 from boost_qa.evaluate.loading import find, load, place
 from boost_qa.evaluate.replies import Remembered
 from boost_qa.evaluate.run import Settings, evaluate
+from boost_qa.models.trainable import trainable
 from boost_qa.publish.results import find_results, measured
+from boost_qa.train.template import template_text
 from boost_qa.types import Call, Reply
 
 TASKS = ("boost_sciq", "boost_math500", "boost_mbpp", "boost_humaneval")
@@ -69,6 +75,19 @@ class Known(LM):
         if doc["final"]:
             return f"We get $\\boxed{{{doc['final']}}}$."
         return f"```python\n{doc['start']}{doc['answer']}\n```"
+
+
+class Closed(Known):
+    """Of the embedded backend: it is closed in the end, and here never asked."""
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        pytest.fail("asked")
+
+    def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
+        return json.dumps(chat_history)
+
+    def close(self) -> None:
+        pass
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -315,17 +334,24 @@ def test_a_folder_never_mixes_two_models(model, data, tmp_path):
 
 @pytest.fixture(scope="module")
 def adapter(model, tmp_path_factory) -> Path:
-    """A LoRA adapter with weights that matter, saved with its tokenizer as training saves it."""
+    folder = trained(model, tmp_path_factory.mktemp("adapter") / "trained")
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
+
+
+def trained(model: Path, folder: Path, std: float = 0.0) -> Path:
+    """A LoRA adapter with weights that matter; with `std` they are drawn anew."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    folder = tmp_path_factory.mktemp("adapter") / "trained"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
-        get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(str(folder))
-    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+        adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype="float32"), config)
+        for weights in filter(lambda one: std and one.requires_grad, adapted.parameters()):
+            weights.data = torch.randn_like(weights) * std
+        adapted.save_pretrained(str(folder))
     return folder
 
 
@@ -364,9 +390,79 @@ def test_an_adapter_is_in_the_weights_and_says_the_same(model, adapter):
     assert isinstance(load(chosen, "hf", batch_size=1, device="cpu", dtype="bfloat16").model, PeftModel)
 
 
-def test_the_chat_template_of_training_is_used_where_a_base_has_none(model):
-    from boost_qa.train.template import template_text
+def test_the_embedded_engine_answers_for_a_base_and_its_adapter(tmp_path, monkeypatch):
+    """Its process, and the file that was merged for it, are gone afterwards."""
+    monkeypatch.setenv("BOOST_QA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    source = exact("llama", tmp_path / "source")
+    base = trainable(str(write_gguf(source, tmp_path / "base.gguf", "F16", file_type=1)))
+    tuned = trained(Path(base), tmp_path / "trained")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tuned)
+    said = {}
+    for name, model in (("base", {"base": base}), ("tuned", {"adapter": str(tuned)})):
+        asked = Settings(**model, **code_questions(tmp_path), max_tokens=12, batch_size=3, backend="embedded")
+        path = evaluate(asked, tmp_path / name)
+        assert evaluate(asked, tmp_path / name, load_model=known(Closed())) != path  # it knows all replies
+        said[name] = [one.reply for one in results.read(path)[1]]
+    assert len(set(said["base"])) > 1 and said["base"] != said["tuned"]
+    facts = json.loads((tmp_path / "tuned" / "evaluation.json").read_text())
+    assert facts["backend"] == "embedded" and facts["model"]["adapter_revision"].startswith("sha256:")
+    assert not list(tmp_path.glob("boost_qa_*"))
+    with pytest.raises(EngineError, match="no prompt leaves room for its reply"):
+        evaluate(replace(asked, max_tokens=10**6), tmp_path / "long")
+    assert "embedded_process" not in subprocess.run(["ps", "x"], capture_output=True, text=True, check=True).stdout
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("template", ["chatml", "plain"])
+def test_the_embedded_engine_says_what_torch_says(template, tmp_path):
+    """A real model with an adapter, at temperature 0. The adapter's own template is used, which marks what is trained
+    on; no prompt begins with a token that training did not put there."""
+    base = trainable("smollm2-135m-instruct")
+    tuned = trained(Path(base), tmp_path / "trained", std=0.025)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = template_text(template)
+    tokenizer.save_pretrained(tuned)
+    said = {}
+    for backend in ("hf", "embedded"):
+        asked = Settings(adapter=str(tuned), **code_questions(tmp_path), max_tokens=10, backend=backend)
+        said[backend] = [one.reply for one in results.read(evaluate(asked, tmp_path / backend))[1]]
+    alone = Settings(base=base, **code_questions(tmp_path), max_tokens=10)
+    untrained = [one.reply for one in results.read(evaluate(alone, tmp_path / "base"))[1]]
+    same = [one == other for one, other in zip(said["hf"], said["embedded"], strict=True)]
+    assert sum(same) >= 0.6 * len(same), said  # rounding decides where two tokens are about as likely
+    assert sum(one == other for one, other in zip(said["embedded"], untrained, strict=True)) < sum(same)
+
+
+def code_questions(folder: Path) -> dict[str, Any]:
+    """Ten of them, of which one is an example."""
+    empty = {"test_list": ["assert True"], "test_setup_code": "", "code": ""}
+    wanted = ("first letter of a text", "largest of three numbers", "vowels of a word", "last line of a file", "mean")
+    rows = [
+        {"task_id": 10 + n, "text": f"{verb} the {what}.", **empty}
+        for n, (verb, what) in enumerate((verb, what) for verb in ("Find", "Print") for what in wanted)
+    ]
+    (folder / "benchmarks").mkdir(exist_ok=True)
+    write(folder / "benchmarks" / "mbpp.jsonl", rows)
+    return {"tasks": ("boost_mbpp",), "data": (str(folder / "benchmarks"),)}
+
+
+def test_the_embedded_engine_is_asked_for_replies_alone(model, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOST_QA_HOME", str(tmp_path / "home"))
+    base = trainable(str(write_gguf(exact("qwen2", tmp_path / "source"), tmp_path / "base.gguf")))
+    wanted = [
+        ({"tasks": ("boost_sciq", "boost_mbpp")}, "no likelihoods; boost_sciq cannot be asked"),
+        ({"tasks": ("arc_easy",), "data": (f"arc_easy={data / 'arc_easy.jsonl'}",)}, "the harness's own tasks"),
+        ({"tasks": ("boost_mbpp",), "dtype": "bfloat16"}, "no --dtype"),
+        ({"tasks": ("boost_mbpp",), "base": str(model)}, "was not made of a GGUF file"),
+    ]
+    for changes, why in wanted:
+        with pytest.raises(BoostQAError, match=why) as caught:
+            evaluate(settings(base, data, **{"backend": "embedded", **changes}), tmp_path / "e", pytest.fail)
+        assert caught.value.exit_code == 2 and caught.value.remedy
+
+
+def test_the_chat_template_of_training_is_used_where_a_base_has_none(model):
     chosen = find(str(model), None)
     language_model = load(chosen, "hf", **place("cpu"))
     assert language_model.tokenizer.chat_template == template_text("plain")

@@ -108,7 +108,8 @@ HEAVY = {
     "torch": TRAIN
     | STAR
     | MECHANISM
-    | {"boost_qa.coreset.gradients", "boost_qa.models.trainable", "boost_qa.evaluate.loading", "boost_qa.study.work"},
+    | {"boost_qa.coreset.gradients", "boost_qa.models.trainable", "boost_qa.evaluate.loading", "boost_qa.study.work"}
+    | {"boost_qa.evaluate.embedded"},
     "transformers": TRAIN
     | STAR
     | {"boost_qa.mechanism.subject", "boost_qa.retrieval", "boost_qa.models.trainable", "boost_qa.evaluate.loading"},
@@ -122,7 +123,8 @@ HEAVY = {
     "openvino_genai": {"boost_qa.engines.embedded_process"},
     "openvino_tokenizers": set(),
     "lm_eval": {"boost_qa.evaluate.replies", "boost_qa.evaluate.tasks", "boost_qa.evaluate.loading"}
-    | {"boost_qa.evaluate.standard", "boost_qa.evaluate.run", "boost_qa.evaluate.results"},
+    | {"boost_qa.evaluate.standard", "boost_qa.evaluate.run", "boost_qa.evaluate.results"}
+    | {"boost_qa.evaluate.embedded"},
     "math_verify": {"boost_qa.checks.results.compare", "boost_qa.evaluate.formulas"},
     "scipy": {"boost_qa.evaluate.intervals", "boost_qa.mechanism.confidence"},
     "sklearn": {"boost_qa.coreset.selection"},
@@ -130,9 +132,10 @@ HEAVY = {
     "phonenumbers": {"boost_qa.checks.personal_data"},
     "py3langid": {"boost_qa.checks.speech.language"},
     "rensa": {"boost_qa.checks.duplicates"},
-    "gguf": {"boost_qa.models.prepare", "boost_qa.models.trainable"},
+    "gguf": {"boost_qa.models.gguf_file", "boost_qa.models.prepare", "boost_qa.models.trainable"},
     "reasoning_gym": {"boost_qa.sources.reasoning_gym"},
-    "tokenizers": {"boost_qa.engines.chat", "boost_qa.models.prepare", "boost_qa.models.trainable"},
+    "tokenizers": {"boost_qa.engines.chat", "boost_qa.models.prepare", "boost_qa.models.trainable"}
+    | {"boost_qa.train.merge"},
     "datasets": TRAIN
     | {"boost_qa.mechanism.material"}
     | {"boost_qa.builder", "boost_qa.cards.dataset", "boost_qa.register", "boost_qa.rows", "boost_qa.sources.hub"}

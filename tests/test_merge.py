@@ -4,13 +4,16 @@ import json
 
 import pytest
 import torch
+from gguf import GGUFReader
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from tiny_gguf import exact, write_gguf
 from tiny_models import FAMILIES, tiny
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig, GgufConfig
 
 from boost_qa.errors import ModelError, RunError
-from boost_qa.train.merge import merge
+from boost_qa.models.trainable import trainable
+from boost_qa.train.merge import merge, merge_to_gguf
 
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TEMPLATE = "{% for m in messages %}{{ m.role + ':\n' + m.content + eos_token }}{% endfor %}"
@@ -207,3 +210,72 @@ def test_weights_that_are_no_numbers_are_refused(bases, tmp_path):
     with pytest.raises(RunError, match="cannot be merged"):
         merge(adapter, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+# --- one GGUF file -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file_of(tmp_path, monkeypatch):
+    """The GGUF file of a tiny base, and the folder that is trained."""
+    monkeypatch.setenv("BOOST_QA_HOME", str(tmp_path / "home"))
+
+    def made(family, **changes):
+        file = write_gguf(exact(family, tmp_path / "source", **changes), tmp_path / "base.gguf")
+        return file, trainable(str(file))
+
+    return made
+
+
+@pytest.mark.parametrize(("family", "tied"), [("llama", True), ("llama", False), ("qwen2", True)])
+def test_a_gguf_file_has_the_weights_that_a_folder_has(family, tied, file_of, tmp_path):
+    """Read back by transformers: what llama keeps in another order is in its order again."""
+    _, base = file_of(family, tie_word_embeddings=tied)
+    adapter = train(base, tmp_path / "adapter")
+    merged = AutoModelForCausalLM.from_pretrained(merge(adapter, tmp_path / "merged", dtype="float32")).state_dict()
+    written = merge_to_gguf(adapter, tmp_path / "merged.gguf")
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file=written.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    )
+    found = model.state_dict()
+    assert found.keys() == merged.keys() and model.config.tie_word_embeddings is tied
+    assert all(torch.equal(found[name], weights.half().float()) for name, weights in merged.items() if weights.ndim > 1)
+    assert all(torch.equal(found[name], weights) for name, weights in merged.items() if weights.ndim == 1)
+
+
+def test_a_gguf_file_speaks_as_the_adapter_was_taught(file_of, tmp_path):
+    """Its template has not what only transformers understands, and its turns end where they end in training."""
+    file, base = file_of("qwen2")
+    adapter = train(base, tmp_path / "adapter")
+    marked = "{% for m in messages %} {%- generation %} {{ m.content }} {%- endgeneration -%} {% endfor %}"
+    (adapter / "chat_template.jinja").write_text(marked)
+    reader = GGUFReader(merge_to_gguf(adapter, tmp_path / "merged.gguf"))
+    template = reader.get_field("tokenizer.chat_template").contents()
+    assert template == "{% for m in messages %} {%- if true %} {{ m.content }} {%- endif -%} {% endfor %}"
+    ends = GenerationConfig.from_pretrained(adapter).eos_token_id
+    assert reader.get_field("tokenizer.ggml.eos_token_id").contents() == ends[0]
+    kept = {"tokenizer.ggml.tokens", "tokenizer.ggml.merges", "qwen2.rope.freq_base", "qwen2.block_count"}
+    before = GGUFReader(file)
+    assert all(reader.get_field(key).contents() == before.get_field(key).contents() for key in kept)
+
+
+def test_what_cannot_be_one_gguf_file(bases, file_of, tmp_path):
+    output = tmp_path / "merged.gguf"
+    with pytest.raises(ModelError, match="was not made of a GGUF file"):
+        merge_to_gguf(train(bases["qwen2"], tmp_path / "of-a-folder"), output)
+    file, base = file_of("qwen2")
+    adapter = train(base, tmp_path / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    tokenizer.add_tokens(["<|thought|>"])
+    tokenizer.save_pretrained(adapter)
+    with pytest.raises(RunError, match=r"has a token that .* has not: <\|thought\|>"):
+        merge_to_gguf(adapter, output)
+    assert not list(tmp_path.glob("*merged.gguf*"))
+    other = train(base, tmp_path / "other")
+    output.write_text("mine")
+    with pytest.raises(RunError, match="is there already"):
+        merge_to_gguf(other, output)
+    file.write_bytes(write_gguf(exact("qwen2", tmp_path / "another", seed=5), tmp_path / "5.gguf").read_bytes())
+    with pytest.raises(ModelError, match="was made of"):
+        merge_to_gguf(other, tmp_path / "changed.gguf")
+    assert output.read_text() == "mine"

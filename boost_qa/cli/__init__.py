@@ -23,6 +23,7 @@ EXTRAS = {
     **dict.fromkeys(("accelerate", "peft", "safetensors", "torch", "transformers", "trl"), "train"),
     **dict.fromkeys(("phonenumbers", "py3langid", "rensa"), "checks"),
     **dict.fromkeys(("lm_eval", "math_verify", "scipy"), "evaluate"),
+    **dict.fromkeys(("gguf", "openvino_genai"), "embedded"),
     **dict.fromkeys(("nlpaug", "sklearn"), "baselines"),
 }
 """The extra that a package comes with."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from boost_qa.cli.screen import CHANGES, QUIET, console, say
+from boost_qa.errors import RecipeError
 
 
 def plan(
@@ -37,16 +38,23 @@ def plan(
 
 def merge(
     adapter: Annotated[Path, typer.Argument(help="folder with adapter_config.json")],
-    output: Annotated[Path, typer.Argument(help="folder to write")],
+    output: Annotated[Path, typer.Argument(help="folder to write, or FILE.gguf if the base was a GGUF file")],
     base: Annotated[str | None, typer.Option(help="base model, where the adapter names one that is not here")] = None,
     dtype: Annotated[
-        Literal["bfloat16", "float16", "float32"], typer.Option(help="of the merged weights")
-    ] = "bfloat16",
+        Literal["bfloat16", "float16", "float32"] | None,
+        typer.Option(help="of the merged weights: bfloat16, and in a GGUF file always float16", show_default=False),
+    ] = None,
 ) -> None:
-    """Write base and adapter as one model that any program loads."""
+    """Write base and adapter as one model that any program loads, or as one that the embedded engine plays with."""
     from boost_qa.train.merge import merge as write
+    from boost_qa.train.merge import merge_to_gguf
 
-    say(f"written: {write(adapter, output, base=base, dtype=dtype)}")
+    if output.suffix != ".gguf":
+        say(f"written: {write(adapter, output, base=base, dtype=dtype or 'bfloat16')}")
+    elif dtype in (None, "float16"):
+        say(f"written: {merge_to_gguf(adapter, output, base=base)}")
+    else:
+        raise RecipeError(f"--dtype {dtype}: a GGUF file is written in float16", "Leave --dtype out.")
 
 
 def score(

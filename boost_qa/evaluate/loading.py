@@ -10,17 +10,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from boost_qa.errors import ModelError
+from boost_qa.errors import ModelError, RecipeError
+from boost_qa.models.trainable import gguf_of, trainable
 from boost_qa.models.trainable import revision as revision_of
-from boost_qa.models.trainable import trainable
 from boost_qa.portable import last_name
 from boost_qa.sources.files import DataFile, content_revision
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
-Backend = Literal["hf", "vllm"]
+Backend = Literal["hf", "vllm", "embedded"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_NEEDED = {"lm_eval": "'boost_qa[evaluate]'", "accelerate": "'boost_qa[evaluate]'"}
+_ALSO_NEEDED: dict[Backend, dict[str, str]] = {
+    "hf": {},
+    "vllm": {"vllm": "vllm"},
+    "embedded": {"openvino_genai": "'boost_qa[embedded]'"},
+}
 _ADAPTER = "Give a folder with adapter_config.json, or the Hub id of an adapter; a whole model is --base."
 
 
@@ -56,10 +62,9 @@ def find(base: str | None, adapter: str | None, backend: Backend = "hf") -> Chos
         adapter: a folder, ID or ID@REVISION.
 
     Raises:
-        ModelError: there is none, or the backend is not installed.
+        ModelError: there is none, or the backend is not installed, or cannot read it.
     """
-    needed = {"lm_eval": "'boost_qa[evaluate]'", "accelerate": "'boost_qa[evaluate]'"}
-    for package, extra in (needed | ({"vllm": "vllm"} if backend == "vllm" else {})).items():
+    for package, extra in (_NEEDED | _ALSO_NEEDED[backend]).items():
         if find_spec(package) is None:
             raise ModelError(f"the backend {backend} needs {package}", f"pip install {extra}")
     if base is None and adapter is None:
@@ -75,15 +80,26 @@ def find(base: str | None, adapter: str | None, backend: Backend = "hf") -> Chos
     named: dict[str, Any] = {"pretrained": source, "revision": revision or "main"}
     facts: dict[str, Any] = {"base": last_name(id) if Path(id).exists() else id, "base_revision": revision}
     facts["base_revision"] = revision or revision_of(source) or _weights(Path(source))
+    if backend == "embedded":
+        gguf_of(source)
     if folder is not None:
         named["peft"] = str(folder if Path(str(adapter)).expanduser().is_dir() else adapter)
         facts |= {"adapter": last_name(str(adapter)), "adapter_revision": _weights(folder)}
     return Chosen(source, revision, folder, named, facts)
 
 
-def place(device: str | None = None, dtype: str | None = None) -> dict[str, str]:
-    """Where a model is loaded, if not given: on the first GPU, as it is stored; else on the CPU, in float32."""
+def place(device: str | None = None, dtype: str | None = None, backend: Backend = "hf") -> dict[str, str]:
+    """Where a model is loaded, if not given: on the first GPU, as it is stored; else on the CPU, in float32.
+
+    Raises:
+        RecipeError: the backend has no choice.
+    """
     import torch
+
+    if backend == "embedded":
+        if device or dtype:
+            raise RecipeError("the backend embedded takes no --device and no --dtype", "Leave them out.")
+        return {"device": "cpu", "dtype": "auto"}
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return {"device": device, "dtype": dtype or ("float32" if device == "cpu" else "auto")}
@@ -95,7 +111,7 @@ def load(chosen: Chosen, backend: Backend, *, device: str, dtype: str, batch_siz
     Args:
         device: of torch; not for vllm.
         dtype: of the weights; "auto" is as they are stored.
-        batch_size: of the backend hf.
+        batch_size: of the backends hf and embedded.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -116,7 +132,11 @@ def load(chosen: Chosen, backend: Backend, *, device: str, dtype: str, batch_siz
 
             given |= {"tokenizer": tokenizer, "revision": chosen.revision or "main", "backend": "causal"}
             return _merged(HFLM(**given, peft=_text(chosen.adapter), batch_size=batch_size, device=device))
-        return _vllm(chosen, given, where, tokenizer)
+        if backend == "vllm":
+            return _vllm(chosen, given, where, tokenizer)
+        from boost_qa.evaluate.embedded import load_embedded
+
+        return load_embedded(chosen, tokenizer, batch_size)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         why = str(error).strip().partition("\n")[0]
         raise ModelError(

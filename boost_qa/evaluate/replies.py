@@ -2,7 +2,8 @@
 
 Requests are asked in blocks, always cut at the same places of a task, and each block has its own seed: what a stopped
 evaluation had not finished is drawn again as it would have been. Replies are one line each in `replies.jsonl`, by a
-digest of task, item, request and seed; a line that was not written whole is asked again.
+digest of task, item, request and seed; a line that was not written whole is asked again. (Whoever answers may reply
+otherwise in another batch, though, as the embedded engine does.)
 """
 
 from __future__ import annotations

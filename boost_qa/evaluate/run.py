@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from boost_qa.errors import RunError
+from boost_qa.errors import RecipeError, RunError
 from boost_qa.evaluate import results as files
 from boost_qa.evaluate.asking import Asked, LocalData, Suite, ask
 from boost_qa.evaluate.benchmark import Questions
@@ -78,16 +78,44 @@ def evaluate(
         RunError: the folder holds another evaluation, or another process works in it.
         EngineError, JournalError: it stopped midway; what was done is kept.
     """
+    where = place(settings.device, settings.dtype, settings.backend)
     chosen = find(settings.base, settings.adapter, settings.backend)
     folder = output or _default(chosen)
     asked = ask(settings.suite, settings.tasks, LocalData(settings.data))
+    if settings.backend == "embedded":
+        _only_replies(asked, settings.tasks)
     graders = _graders(settings, folder, asked)
-    where = place(settings.device, settings.dtype)
     with RunFolder(folder).lock():
         _begin(folder, settings, chosen, where["dtype"])
         say(f"loading {chosen.name}")
         model = load_model(chosen, settings.backend, batch_size=settings.batch_size, **where)
-        return _run(settings, folder, chosen, asked, graders, model, say)
+        try:
+            return _run(settings, folder, chosen, asked, graders, model, say)
+        finally:
+            if settings.backend == "embedded":
+                model.close()
+
+
+def _only_replies(asked: Asked, named: tuple[str, ...]) -> None:
+    """Leave out of a suite what a backend that gives replies alone cannot answer.
+
+    Raises:
+        RecipeError: tasks that want likelihoods, or may, were named, or nothing else is there.
+    """
+    others = [name for name, (benchmark, _) in asked.ours.items() if benchmark.kind == "choice"]
+    for name in others:
+        asked.left_out[name] = f"{name}: the backend embedded gives no likelihoods"
+    if asked.standard:
+        others.append("the harness's own tasks")
+        asked.left_out["standard"] = "the harness's own tasks: the backend embedded asks none"
+    if others and (named or len(others) >= len(asked.ours) + bool(asked.standard)):
+        raise RecipeError(
+            f"the backend embedded gives replies and no likelihoods; {', '.join(others)} cannot be asked",
+            "Name tasks of mathematics, code or your own questions with --tasks, or use the backend hf.",
+        )
+    for name in asked.left_out.keys() & asked.ours.keys():
+        del asked.ours[name]
+    asked.standard.clear()
 
 
 def _graders(settings: Settings, folder: Path, asked: Asked) -> Graders:

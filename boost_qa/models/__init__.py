@@ -153,7 +153,8 @@ def _obtain(name: str, folder: Path, progress: Progress) -> None:
         origin = pins[0] if len(pins) == 1 else f"{pins[0]} to {pins[-1]}"
     facts = {"name": name, "licence": entry.licence, "origin": origin}
     if entry.kind == "gguf":
-        from boost_qa.models.prepare import prepare_gguf, to_f16
+        from boost_qa.models.gguf_file import to_f16
+        from boost_qa.models.prepare import prepare_gguf
 
         (filename, sha256), weights = next(iter(files.items())), ready / "model.gguf"
         (ready / filename).replace(weights)

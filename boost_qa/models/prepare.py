@@ -1,17 +1,16 @@
-"""What a GGUF file needs before it can be asked: F16 weights where its own are not computed rightly,
-and the tokenizer and chat template from its metadata as the usual files beside it.
-"""
+"""What a GGUF file needs before it can be asked: tokenizer and chat template of its metadata as the usual files."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from boost_qa.errors import ModelError
+from boost_qa.models.gguf_file import open_gguf, value
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -40,21 +39,21 @@ def prepare_gguf(file: Path, into: Path, facts: Mapping[str, str | None]) -> Non
     Raises:
         ModelError: if the file is broken, or its tokenizer or template is not one that we can read.
     """
-    reader = _open(file)
-    template = _value(reader, "tokenizer.chat_template")
+    reader = open_gguf(file)
+    template = value(reader, "tokenizer.chat_template")
     if not template:
         raise ModelError(f"{file} has no chat template", "Give a model made for chat, usually named ...-Instruct.")
-    tokens, kinds = _value(reader, "tokenizer.ggml.tokens"), _value(reader, "tokenizer.ggml.token_type")
+    tokens, kinds = value(reader, "tokenizer.ggml.tokens"), value(reader, "tokenizer.ggml.token_type")
     if any(tensor.tensor_type.name == "Q4_1" for tensor in reader.tensors):
         _log.warning("%s holds Q4_1 weights, which OpenVINO computes wrongly: prefer F16, Q8_0 or Q4_K_M", file)
     tokenizer = _tokenizer(reader, file)
-    eos = _value(reader, "tokenizer.ggml.eos_token_id")
-    bos = _value(reader, "tokenizer.ggml.bos_token_id")
+    eos = value(reader, "tokenizer.ggml.eos_token_id")
+    bos = value(reader, "tokenizer.ggml.bos_token_id")
     stops = {number for number, kind in enumerate(kinds) if kind == _CONTROL} | ({eos} if eos is not None else set())
-    architecture = _value(reader, "general.architecture")
+    architecture = value(reader, "general.architecture")
     details = {
-        "licence": facts.get("licence") or _value(reader, "general.license"),
-        "context": int(_value(reader, f"{architecture}.context_length")),
+        "licence": facts.get("licence") or value(reader, "general.license"),
+        "context": int(value(reader, f"{architecture}.context_length")),
         "bos_token": None if bos is None else tokens[bos],
         "eos_token": None if eos is None else tokens[eos],
         "stop_ids": sorted(int(number) for number in stops),
@@ -64,45 +63,19 @@ def prepare_gguf(file: Path, into: Path, facts: Mapping[str, str | None]) -> Non
     (into / "model.yaml").write_text(yaml.safe_dump(dict(facts) | details, sort_keys=False), encoding="utf-8")
 
 
-def to_f16(file: Path) -> None:
-    """Re-encode the quantised tensors of a GGUF file to F16, in place; one-dimensional ones to F32."""
-    import gguf
-    import numpy as np
-
-    reader = _open(file)
-    target = file.with_suffix(".f16")
-    writer = gguf.GGUFWriter(target, _value(reader, "general.architecture"))
-    for field in reader.fields.values():
-        if field.name == "general.architecture" or field.name.startswith("GGUF."):
-            continue
-        kind = field.types[0]
-        value = int(gguf.LlamaFileType.MOSTLY_F16) if field.name == "general.file_type" else field.contents()
-        writer.add_key_value(field.name, value, kind, field.types[-1] if kind is gguf.GGUFValueType.ARRAY else None)
-    for tensor in reader.tensors:
-        shape = [int(size) for size in reversed(tensor.shape)]
-        weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(shape)
-        writer.add_tensor(tensor.name, weights.astype(np.float32 if weights.ndim == 1 else np.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    del reader, tensor, field  # they map the file that is now replaced
-    target.replace(file)
-
-
 def _tokenizer(reader: GGUFReader, file: Path) -> Tokenizer:
     """The byte-level BPE tokenizer that the metadata describe."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    family, split = _value(reader, "tokenizer.ggml.model"), _value(reader, "tokenizer.ggml.pre")
+    family, split = value(reader, "tokenizer.ggml.model"), value(reader, "tokenizer.ggml.pre")
     if family != "gpt2" or split not in (*_WORDS, "smollm", "gpt-2"):
         raise ModelError(
             f"{file} has a tokenizer of kind {family}/{split}",
             f"Known for GGUF files: {', '.join((*_WORDS, 'smollm', 'gpt-2'))}. Give the model as an OpenVINO folder, "
             "or serve it and use the engine `openai`.",
         )
-    tokens, kinds = _value(reader, "tokenizer.ggml.tokens"), _value(reader, "tokenizer.ggml.token_type")
-    merges = [tuple(merge.split(" ")) for merge in _value(reader, "tokenizer.ggml.merges")]
+    tokens, kinds = value(reader, "tokenizer.ggml.tokens"), value(reader, "tokenizer.ggml.token_type")
+    merges = [tuple(merge.split(" ")) for merge in value(reader, "tokenizer.ggml.merges")]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=split == "llama-bpe"))
     whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split not in _WORDS)
@@ -120,19 +93,3 @@ def _tokenizer(reader: GGUFReader, file: Path) -> Tokenizer:
         if kind in (_CONTROL, _USER_DEFINED):
             tokenizer.add_tokens([AddedToken(token, special=kind == _CONTROL, normalized=False)])
     return tokenizer
-
-
-def _open(file: Path) -> GGUFReader:
-    try:
-        from gguf import GGUFReader
-    except ImportError as error:
-        raise ModelError("GGUF files need the package `gguf`", "pip install 'boost_qa[embedded]'") from error
-    try:
-        return GGUFReader(file)
-    except (ValueError, IndexError, KeyError) as error:
-        raise ModelError(f"{file} is no whole GGUF file: {error}", "Download it again.") from error
-
-
-def _value(reader: GGUFReader, key: str) -> Any:
-    field = reader.get_field(key)
-    return None if field is None else field.contents()

@@ -57,15 +57,35 @@ def revision(folder: str | Path) -> str | None:
     return _facts(note).get("revision") if (Path(folder) / "config.json").is_file() and note.is_file() else None
 
 
+def gguf_of(folder: str | Path) -> models.Model:
+    """The GGUF model that a folder of `trainable` was made of.
+
+    Raises:
+        ModelError: the folder was made of none, or that file is not there any more, or is another one.
+    """
+    made_of = revision(folder)
+    if made_of is None:
+        raise ModelError(f"{folder} was not made of a GGUF file", "Give a base of the catalogue, or a .gguf file.")
+    note = Path(folder) / "model.yaml"
+    own = note.parent.parent.name == "own"
+    found = models.resolve(_facts(note)["origin" if own else "name"])
+    if found.revision != made_of:
+        what = f"{folder} was made of {made_of}, and {found.path} is {found.revision}"
+        raise ModelError(what, "Give the file that it was made of as the base.")
+    return found
+
+
 def _turned(model: models.Model) -> Path:
     from filelock import FileLock
 
     folder = model.tokenizer.with_name(f"{model.tokenizer.name}-trainable")
-    if revision(folder) == model.revision:
+    if revision(folder) == model.revision and _facts(folder / "model.yaml") == _about(model):
         return folder
     try:
         with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if revision(folder) != model.revision:  # another process may have been quicker
+            if revision(folder) == model.revision:
+                _note(model, folder)  # the file is where it is named now
+            else:
                 part = folder.with_name(f"{folder.name}.part")
                 for old in (part, folder):
                     shutil.rmtree(old, ignore_errors=True)
@@ -102,8 +122,20 @@ def _turn(model: models.Model, into: Path) -> None:
     weights.generation_config = GenerationConfig(**{ours: given[theirs] for ours, theirs in names.items()})
     weights.save_pretrained(into)
     _tokenizer(model.tokenizer, given).save_pretrained(into)
-    facts = {key: getattr(model, key) for key in ("name", "licence", "origin", "revision")}
-    (into / "model.yaml").write_text(yaml.safe_dump(facts, sort_keys=False), encoding="utf-8")
+    _note(model, into)
+
+
+def _note(model: models.Model, folder: Path) -> None:
+    part = folder / "model.yaml.part"
+    part.write_text(yaml.safe_dump(_about(model), sort_keys=False), encoding="utf-8")
+    part.replace(folder / "model.yaml")
+
+
+def _about(model: models.Model) -> dict[str, Any]:
+    """What a folder says of the model that it was made of; a user's own file by its whole path."""
+    own = model.tokenizer.parent.name == "own"
+    origin = str(model.path.resolve()) if own else model.origin
+    return {"name": model.name, "licence": model.licence, "origin": origin, "revision": model.revision}
 
 
 def _tokenizer(folder: Path, given: dict[str, Any]) -> PreTrainedTokenizerFast:

@@ -40,7 +40,7 @@ class Evaluation(Strict):
     data: tuple[str, ...] = Field((), description="local files: a folder, or TASK=FILE")
     max_tokens: int = Field(1024, ge=1)
     batch_size: int = Field(8, ge=1)
-    backend: Literal["hf", "vllm"] = "hf"
+    backend: Literal["hf", "vllm", "embedded"] = "hf"
     judge: str | None = None
     judge_url: str | None = None
 

@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from boost_qa import models
 from boost_qa.derived import TAGCOS
+from boost_qa.errors import RecipeError
+from boost_qa.models.trainable import revision
 from boost_qa.plan import plan
 from boost_qa.study.settings import Arm, Study
 from boost_qa.types import digest
@@ -90,8 +93,16 @@ def trainings(study: Study, places: Places) -> list[list[Step]]:
     """For each arm and seed its steps, one after the other; chains do not depend on each other.
 
     Raises:
-        RecipeError: how an arm is trained does not parse.
+        RecipeError: how an arm is trained does not parse, or its base is none for the backend of the evaluation.
     """
+    if study.evaluate.backend == "embedded":
+        for name, arm in study.arms.items():
+            base = _base(study, arm)
+            if models.base(base) is None and revision(base) is None and not base.endswith(".gguf"):
+                raise RecipeError(
+                    f"evaluate.backend: embedded, and the base of the arm {name} is {base}, no GGUF model",
+                    "Take the backend hf or vllm, or a model of `boost-qa models`.",
+                )
     return [list(_training(study, places, name, seed)) for name, seed in study.arm_seeds()]
 
 
