@@ -321,9 +321,12 @@ def all_evaluated(study, folder):
 
 def test_figures_of_held_out_questions_are_told_by_kind(tmp_path):
     study, places = read_study("ablation", "tiny"), Places(tmp_path)
-    columns = {"answer": "", "final": "1", "source": "reasoning_gym"}
-    rows = [{"question": f"Task {n % 2}: {n}?", "source_id": f"task_{n % 2}:{n}", **columns} for n in range(8)]
-    rows.append({"question": "And in words?", "source_id": "7", **columns, "source": "orca_math"})
+    columns = {"answer": "", "source": "reasoning_gym"}
+    rows = [
+        {"question": f"Task {n % 2}: {n}?", "source_id": f"task_{n % 2}:{n}", "final": str(n * (n % 2)), **columns}
+        for n in range(8)
+    ]
+    rows.append({"question": "And in words?", "source_id": "7", "final": "1", **columns, "source": "orca_math"})
     places.held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     items = read_questions(HELD_OUT, benchmarks()[HELD_OUT], [places.held_out]).items
     for name, seed in study.arm_seeds():
@@ -336,6 +339,7 @@ def test_figures_of_held_out_questions_are_told_by_kind(tmp_path):
     report(study, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "| arm | reasoning_gym task_0 | reasoning_gym task_1 | orca_math |" in text and "orca_math 1." in text
+    assert "| always the commonest result | 100.0 | 25.0 | 100.0 |" in text
 
 
 def test_a_report_midway_is_of_what_there_is_and_says_so(tmp_path):

@@ -16,7 +16,7 @@ from boost_qa.evaluate.intervals import difference_over_seeds, holm, over_seeds
 from boost_qa.evaluate.results import Scored, read
 from boost_qa.portable import portable_study, portable_value
 from boost_qa.run_folder import RunFolder
-from boost_qa.study.held_out import kinds
+from boost_qa.study.held_out import commonest, kinds
 from boost_qa.study.settings import Study
 from boost_qa.study.steps import HELD_OUT, Places, generations, trainings
 
@@ -31,8 +31,8 @@ def gather(study: Study, folder: Path) -> dict[str, Any]:
     """All figures of a study whose steps are done, or of those that are.
 
     `figures` has a row for each arm, task and metric; `kinds` one for each arm and kind of held-out question, in the
-    headline metric; `differences` one for each compared pair, task and headline metric, with p adjusted for how many
-    there are (Holm).
+    headline metric; `commonest` is what a model would have right that gives each kind its most frequent result;
+    `differences` one for each compared pair, task and headline metric, with p adjusted for how many there are (Holm).
     """
     places = Places(folder)
     parts = {one: list(_evaluations(places.evaluation(*one))) for one in study.arm_seeds()}
@@ -53,6 +53,7 @@ def gather(study: Study, folder: Path) -> dict[str, Any]:
         "headline": headline,
         "figures": list(_figures(arms)),
         "kinds": list(_by_kind(places.held_out, arms, headline)) if places.held_out.is_file() else [],
+        "commonest": commonest(places.held_out) if places.held_out.is_file() else {},
         "differences": differences,
         "mechanism": {
             f"{name}, seed {seed}": json.loads(file.read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +87,15 @@ def kinds(held_out: Path) -> dict[str, str]:
     with held_out.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return {row["question"]: _kind(row["source"], row["source_id"]) for row in rows}
+
+
+def commonest(held_out: Path) -> dict[str, float]:
+    """By kind: the share of questions that the most frequent result is right for, whatever is asked."""
+    results: dict[str, Counter[str]] = defaultdict(Counter)
+    with held_out.open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            results[_kind(row["source"], row["source_id"])][str(row["final"])] += 1
+    return {kind: counts.most_common(1)[0][1] / counts.total() for kind, counts in results.items()}
 
 
 def _kind(source: str, source_id: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +137,10 @@ def _kinds(found: Mapping[str, Any]) -> Iterator[str]:
         return
     cells = {(row["arm"], row["kind"]): row for row in rows}
     yield f"### {HELD_OUT} by kind: {found['headline'][HELD_OUT]}\n"
-    yield from _table(
-        ("arm", *names),
-        ((arm, *(_cell(cells.get((arm, name))) for name in names)) for arm in dict.fromkeys(arm for arm, _ in cells)),
-    )
+    arms = dict.fromkeys(arm for arm, _ in cells)
+    rows_of_arms = ((arm, *(_cell(cells.get((arm, name))) for name in names)) for arm in arms)
+    same = ("always the commonest result", *(f"{100 * found['commonest'][name]:.1f}" for name in names))
+    yield from _table(("arm", *names), chain(rows_of_arms, [same]))
     sizes = {name: next(row["items"] for row in rows if row["kind"] == name) for name in names}
     yield f"Questions: {', '.join(f'{name} {size:,}' for name, size in sizes.items())}.\n"
 
