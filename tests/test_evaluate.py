@@ -78,13 +78,13 @@ class Known(LM):
 
 
 class Closed(Known):
-    """Of the embedded backend: it is closed in the end, and here never asked."""
-
-    def generate_until(self, requests: list[Instance]) -> list[str]:
-        pytest.fail("asked")
+    """Of the embedded backend: it is closed in the end, and gives no likelihoods."""
 
     def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
         return json.dumps(chat_history)
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        pytest.fail("asked for likelihoods")
 
     def close(self) -> None:
         pass
@@ -402,7 +402,7 @@ def test_the_embedded_engine_answers_for_a_base_and_its_adapter(tmp_path, monkey
     for name, model in (("base", {"base": base}), ("tuned", {"adapter": str(tuned)})):
         asked = Settings(**model, **code_questions(tmp_path), max_tokens=12, batch_size=3, backend="embedded")
         path = evaluate(asked, tmp_path / name)
-        assert evaluate(asked, tmp_path / name, load_model=known(Closed())) != path  # it knows all replies
+        assert evaluate(asked, tmp_path / name, load_model=known(Closed(until=0))) != path  # all replies are known
         said[name] = [one.reply for one in results.read(path)[1]]
     assert len(set(said["base"])) > 1 and said["base"] != said["tuned"]
     facts = json.loads((tmp_path / "tuned" / "evaluation.json").read_text())
@@ -460,6 +460,10 @@ def test_the_embedded_engine_is_asked_for_replies_alone(model, data, tmp_path, m
         with pytest.raises(BoostQAError, match=why) as caught:
             evaluate(settings(base, data, **{"backend": "embedded", **changes}), tmp_path / "e", pytest.fail)
         assert caught.value.exit_code == 2 and caught.value.remedy
+    quick = settings(base, data, tasks=(), suite="quick", backend="embedded", limit=2)
+    found = json.loads(evaluate(quick, tmp_path / "quick", load_model=known(Closed())).read_text())
+    assert found["left_out"]["boost_sciq"] == "boost_sciq: the backend embedded gives no likelihoods"
+    assert "boost_math500" in found["results"] and "boost_sciq" not in found["results"]
 
 
 def test_the_chat_template_of_training_is_used_where_a_base_has_none(model):
