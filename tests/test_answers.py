@@ -82,6 +82,20 @@ ONE_RESULT = [
     ("The answer, therefore, is 42.", "42"),
     ("He has 12 pens.\n\nLet me know if you have questions!", "12"),
     ("The answer is $x^2+2x+1$.", "x^2+2x+1"),
+    ("The answer is 18 (9 + 9).", "18"),
+    ("The answer is 2(3 + 4).", "2(3 + 4)"),
+    ("The answer is minus five.", "-5"),
+    ("The answer is minus 5.", "-5"),
+    ("Ten minus 5 leaves 5.", "5"),
+    ("She bakes half a dozen.", "6"),
+    ("The answer is three-fourths.", "\\frac{3}{4}"),
+    ("The answer is two thirds of a cup.", "\\frac{2}{3}"),
+    ("It takes three and a half hours.", "(3+\\frac{1}{2})"),
+    ("It takes 3 and a quarter hours.", "(3+\\frac{1}{4})"),
+    ("He has 9 + 9 = 18 eggs. Check: 18 - 9 = 9.", "18"),
+    ("He has 9 + 9 = 18 eggs. Let us check. 18 - 9 = 9.", "18"),
+    ("So he has 18 in total. To double-check, 18 - 9 = 9, which is right.", "18"),
+    ("Let us check how many that is: 18 - 9 = 9.", "9"),
 ]
 
 
@@ -128,7 +142,7 @@ def test_the_last_of_four_sentences_with_numbers_counts_and_pleasantries_do_not(
     assert named("We get 4 + 4 = 8. Well done! Keep going!") == ["8"]
 
 
-@pytest.mark.parametrize("text", ["5:30 pm", "3/4/2020", "1.2.3", "5x", "x2", "A4b"])
+@pytest.mark.parametrize("text", ["5:30 pm", "3/4/2020", "1.2.3", "5x", "x2", "A4b", "two fifth graders"])
 def test_what_is_no_number_is_none(text):
     assert quantities(text) == []
 
@@ -173,6 +187,7 @@ def test_any_text_can_be_read(text):
         ("2400000", "The answer is 2.4 million.", "right"),
         ("26", "The answer is 26 billion miles.", "right"),
         ("24", "The answer is 2 dozen eggs.", "right"),
+        ("24", "The answer is two dozen eggs.", "right"),
         ("2x+1", "The answer is $1+2x$.", "right"),
         ("2, 3", "The answer is 2 or 3.", "right"),
         ("\\{2, 3\\}", "The answer is $3, 2$.", "right"),

@@ -41,6 +41,11 @@ _CONCLUDES = re.compile(
     r"\b(?:in total|altogether|in all|total|therefore|thus|hence|means that|gives|leaving|equals|amounts to)\b",
     re.IGNORECASE,
 )
+_VERIFIES = re.compile(
+    r"^\W*(?:(?:to|let[' ]?u?s|let me|we can|you can|we|i|now|quick|and)\s+){0,3}(?:double[- ]?)?"
+    r"(?:check(?:ing)?|verif(?:y|ying|ication))\b(?! out| in\b)",
+    re.IGNORECASE,
+)
 _AND = re.compile(r"\band\b(?! (?:so|then|thus|therefore|hence)\b)|;", re.IGNORECASE)
 
 
@@ -94,7 +99,7 @@ def _last_sentence(text: str, question: str) -> Final:
     sentences = [each for each in _sentences(text) if each.strip()]
     for at in reversed(range(max(0, len(sentences) - 4), len(sentences))):
         sentence = sentences[at]
-        if sentence.rstrip().endswith("?"):
+        if sentence.rstrip().endswith("?") or _verifies(sentences, at):
             continue
         sentence = _LEADING_REASON.sub("", sentence)
         reason = _REASON.search(sentence)
@@ -115,6 +120,12 @@ def _last_sentence(text: str, question: str) -> Final:
             firm = bool(computed or _CONCLUDES.search(sentence)) or len(sentences) == 1
             return Final(results, "last sentence", firm and len(results) == 1)
     return Final((), "nothing", False)
+
+
+def _verifies(sentences: list[str], at: int) -> bool:
+    """Whether a sentence only proves a result that stands before it: "Check: 18 - 9 = 9", "Let us check. 18 - 9 = 9"."""
+    begins = at - 1 if at and _VERIFIES.search(sentences[at - 1]) and not quantities(sentences[at - 1]) else at
+    return bool(_VERIFIES.search(sentences[begins])) and any(map(quantities, sentences[:begins]))
 
 
 def _after_equals(sentence: str) -> tuple[Quantity, ...]:

@@ -50,8 +50,18 @@ _VALUES = {word: at for at, word in enumerate(_ONES)} | {word: 20 + 10 * at for 
 _SMALL = rf"(?:(?:{'|'.join(_TENS)})(?:[ -](?:{'|'.join(_ONES[1:10])}))?|{'|'.join(reversed(_ONES))})"
 _HUNDREDS = rf"(?:(?:{_SMALL}|a) hundred(?:(?: and)? {_SMALL})?|{_SMALL})"
 _WORDS = re.compile(rf"\b{_HUNDREDS}(?: thousand(?:,? (?:and )?{_HUNDREDS})?| million)?\b", re.IGNORECASE)
-_HALF = re.compile(r"\b(?:one[- ]half|a half|half|one[- ]third|a third|one[- ]quarter|a quarter)\b", re.IGNORECASE)
-_FRACTION_WORDS = {"half": r"\frac{1}{2}", "third": r"\frac{1}{3}", "quarter": r"\frac{1}{4}"}
+_PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
+_PARTS |= {"eighth": 8, "ninth": 9, "tenth": 10}
+_PART = rf"(?:{'|'.join(_PARTS)})"
+_OF_PARTS = re.compile(rf"[\s-]*(?:and (?:a|one)[ -])?{_PART}", re.IGNORECASE)
+_FRACTION = re.compile(
+    rf"\b(?:(?:(?P<whole>{_SMALL}) and )?(?:a|one)[- ](?P<one>{_PART})|"
+    rf"(?P<top>{'|'.join(_ONES[2:10])})[- ](?P<many>{_PART})s|half(?! a dozen))\b",
+    re.IGNORECASE,
+)
+_DOZENS = re.compile(r" dozen\b", re.IGNORECASE)
+_DOZEN = re.compile(r"\b(?P<half>half )?a dozen\b", re.IGNORECASE)
+_MINUS = re.compile(r"(?:\bnegative|(?:^|[:=] |\b(?:is|equals|be|to|get|gives) )minus)[ ]\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +106,8 @@ def plain_text(text: str) -> str:
     """`text` with typographic operators, spaces, fractions, exponents and apostrophes in plain characters."""
     text = text.translate(_TYPOGRAPHY)
     text = re.sub(r"(\d?)([¼-¾⅐-⅞])", _vulgar, text)
-    text = re.sub(r"\bnegative (?=\d)", "-", text)
+    text = re.sub(r"\bnegative (?=\d)|(?:(?<=[:=] )|(?<=\bis )|(?<=\bequals ))minus (?=\d)", "-", text)
+    text = re.sub(rf"(?<=\d) and (?:a|one)[- ]({_PART})\b", lambda found: f" 1/{_PARTS[found[1].lower()]}", text)
     text = re.sub(r"(?<=\d),?(?:\\[!,;]\s?|\{,\})(?=\d{3})", ",", text)  # LaTeX's ways to part thousands
     return re.sub(r"([²³])(?=\W|$)", lambda found: "^" + ("2" if found[1] == "²" else "3"), text)
 
@@ -188,6 +199,8 @@ def _joined(text: str, numbers: list[Quantity]) -> Iterator[Quantity]:
 
 def _in_words(text: str) -> Iterator[Quantity]:
     for found in _WORDS.finditer(text):
+        if _OF_PARTS.match(text, found.end()):
+            continue
         total = part = 0
         for word in re.findall(r"[a-z]+", found[0].lower()):
             if word in _VALUES:
@@ -196,8 +209,17 @@ def _in_words(text: str) -> Iterator[Quantity]:
                 part = max(part, 1) * 100
             elif word in SCALES:
                 total, part = total + max(part, 1) * 10 ** SCALES[word], 0
-        rest = text[found.end() :].lstrip(" -").lower()
-        if not rest.startswith(("half", "third", "quarter")):
-            yield Quantity(found[0], str(total + part), "", found.start(), found.end())
-    for found in _HALF.finditer(text):
-        yield Quantity(found[0], _FRACTION_WORDS[re.split(r"[- ]", found[0].lower())[-1]], "", *found.span())
+        minus = _MINUS.search(text, 0, found.start())
+        dozen = _DOZENS.match(text, found.end())
+        start, end = minus.start() if minus else found.start(), dozen.end() if dozen else found.end()
+        math = f"{'-' if minus else ''}{total + part}"
+        yield Quantity(text[start:end].strip(), math, "dozen" if dozen else "", start, end)
+    for found in _DOZEN.finditer(text):
+        yield Quantity(found[0], "6" if found["half"] else "12", "", *found.span())
+    for found in _FRACTION.finditer(text):
+        top = _VALUES[(found["top"] or "one").lower()]
+        math = rf"\frac{{{top}}}{{{_PARTS[(found['one'] or found['many'] or 'half').lower()]}}}"
+        if found["whole"]:
+            (whole,) = _in_words(found["whole"])
+            math = f"({whole.math}+{math})"
+        yield Quantity(found[0], math, "", *found.span())
