@@ -26,8 +26,8 @@ before any check; of what is left a third of the last turns that can be told is 
 wrong; 50 % pass, most in analogies, whose student has the reference before it.
 
 Written when 410 of about 2,700 replies of the demo's cast on the same 900 rows were there, none of them counted: 780
-dialogues come of them, and 72 % pass: 80 % of the debates, 70 % of the corrections, 66 % of the analogies, and fewest of
-the programming questions, whose answers are cut off. Of the last turns that can be told 80 % are right, of the weak
+dialogues come of them, and 72 % pass: 80 % of the debates, 70 % of the corrections, 66 % of the analogies, and fewest
+of the programming questions, whose answers are cut off. Of the last turns that can be told 80 % are right, of the weak
 student's 92 % wrong. Most that goes is truncated.
 """
 

@@ -123,7 +123,7 @@ def _last_sentence(text: str, question: str) -> Final:
 
 
 def _verifies(sentences: list[str], at: int) -> bool:
-    """Whether a sentence only proves a result that stands before it: "Check: 18 - 9 = 9", "Let us check. 18 - 9 = 9"."""
+    """Whether a sentence only proves a result that stands before it: "Check: 18 - 9 = 9", "We check. 18 - 9 = 9"."""
     begins = at - 1 if at and _VERIFIES.search(sentences[at - 1]) and not quantities(sentences[at - 1]) else at
     return bool(_VERIFIES.search(sentences[begins])) and any(map(quantities, sentences[:begins]))
 
