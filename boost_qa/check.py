@@ -14,7 +14,7 @@ from boost_qa.errors import RecipeError, RunError
 from boost_qa.generate import engines_for
 from boost_qa.inspection import MODULES, inspection, with_checks
 from boost_qa.journal import Journal
-from boost_qa.ledger import funnel, ledger, write_summary
+from boost_qa.ledger import earlier, funnel, ledger, write_summary
 from boost_qa.plan import plan
 from boost_qa.progress import Progress
 from boost_qa.recipe_file import load_recipe
@@ -32,7 +32,7 @@ def check(
     What was asked before is taken from the run's `checks.sqlite`, so a check that was stopped goes on.
 
     Args:
-        only: the checks to make; by default all that the settings have.
+        only: the checks to make, beside what others saw before; by default all that the settings have.
         overrides: `key=value` changes to the settings, such as `duplicates.threshold=0.7`. They begin as the run's
             recipe has them, or at their defaults.
 
@@ -49,7 +49,8 @@ def check(
         raise RunError(f"the run in {folder.path} is not finished", "Run `boost-qa generate` again to finish it.")
     if folder.dropped_file.exists():
         what = f"{folder.path} was checked while it was made, and its checks.jsonl knows what left"
-        raise RunError(what, "Look at it: boost-qa report. Other settings: generate anew with another --output.")
+        remedy = "Look at it: boost-qa report. Other settings: generate --replay this folder into another --output."
+        raise RunError(what, remedy)
     recipe = _recipe(folder, only, overrides)
     casts = with_checks(plan(recipe.model_copy(update={"checks": None})).casts, recipe)
     looking = inspection(recipe, casts)
@@ -62,7 +63,8 @@ def check(
             Job(each.record.id, each.scenario, partial(_asked, looking.ask, each), 4, "check") for each in dialogues
         ]
         stats, in_flight = Stats(), recipe.runner.in_flight
-        with Journal(folder.path / "checks.sqlite") as journal, ledger(folder, looking) as entries:
+        before = earlier(folder, looking.settings.made()) if only else None
+        with Journal(folder.path / "checks.sqlite") as journal, ledger(folder, looking, before) as entries:
             finished = run(jobs, engines, journal, in_flight=in_flight, seed=recipe.seed, stats=stats)
             with closing(finished):
                 for end in in_order(jobs, progress.follow(finished, jobs, stats)):

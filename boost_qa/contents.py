@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boost_qa.checks.contamination import LABELS
 from boost_qa.derived import DERIVED
 from boost_qa.errors import RunError
 from boost_qa.run_folder import RunFolder
@@ -79,6 +80,8 @@ class Contents:
 def survey(run: RunFolder) -> Contents:
     """Read a run once, from end to end, and say what it holds.
 
+    Records in which the run's checks found a benchmark are left out, if dialogues leave for that.
+
     Raises:
         RunError: if the folder is no run, or a line of it cannot be read.
     """
@@ -97,7 +100,19 @@ def survey(run: RunFolder) -> Contents:
     def split(places: Sequence[Place]) -> tuple[Place, ...]:
         return tuple(place._replace(split=SPLITS[place.record in held_out]) for place in places)
 
-    return Contents(dialogues_file, records_file, split(dialogues), split(records), dict(sorted(drawn.items())))
+    leaked = _leaked(run)
+    clean = split([place for place in records if place.record not in leaked])
+    return Contents(dialogues_file, records_file, split(dialogues), clean, dict(sorted(drawn.items())))
+
+
+def _leaked(run: RunFolder) -> set[str]:
+    checks = run.manifest().get("checks") or {"settings": {"drop": ()}}
+    if not LABELS.keys() & set(checks["settings"]["drop"]):
+        return set()
+    hits = (hit for _, hit in _lines(run.overlaps_file))
+    return {
+        hit["record"] for hit in hits if hit["scenario"] == ORIGINAL and hit.get("label") in checks["settings"]["drop"]
+    }
 
 
 def _place(offset: int, config: str, record: Mapping[str, Any]) -> Place:

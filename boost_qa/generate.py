@@ -18,6 +18,7 @@ from boost_qa.errors import RunError
 from boost_qa.journal import Journal
 from boost_qa.lessons import begun, prepare
 from boost_qa.plan import plan
+from boost_qa.preflight import look_ahead
 from boost_qa.progress import Progress
 from boost_qa.run_folder import RunFolder
 from boost_qa.teach import teach
@@ -61,6 +62,7 @@ def generate(
             raise RunError(f"{folder.path} has a journal of its own", "Replay into a new --output.")
         if engines is not None and (missing := set(used(planned.recipe)) - set(engines)):
             raise RunError(f"no engine for {', '.join(sorted(missing))}", "Give one for each model that a cast names.")
+        look_ahead(planned.recipe, embeds=not before, asks=engines is None and replay is None)
         lessons = prepare(folder, planned, progress)
         if replay is not None:
             engines = _recorded(RunFolder(replay), folder, lessons.manifest, planned.recipe)

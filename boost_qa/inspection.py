@@ -110,13 +110,21 @@ class Inspection:
         labels = {finding.label for findings in found.values() for finding in findings}
         # who leaves anyway must not make another one leave that is like it
         if self.duplicates and not labels & set(settings.drop):
-            found[duplicates.NAME] = self.duplicates.look(dialogue)
+            found[duplicates.NAME] = self.duplicates.look(dialogue, settings.drop)
             labels |= {finding.label for finding in found[duplicates.NAME]}
         return Inspected(dialogue, found, [at for at in settings.drop if at in labels])
 
+    def look_at_source(self, record: Record) -> None:
+        """Look for benchmarks in a record by itself; what is found is among the hits of `contamination`."""
+        if self.contamination:
+            self.contamination.look_at_source(_masked_record(record)[0] if self._masks else record)
+
     def _as_kept(self, dialogue: Dialogue) -> Dialogue:
-        masks = self.settings.personal_data and self.settings.personal_data.mask
-        return masked(dialogue) if masks else dialogue
+        return masked(dialogue) if self._masks else dialogue
+
+    @property
+    def _masks(self) -> bool:
+        return self.settings.personal_data is not None and self.settings.personal_data.mask
 
 
 def inspection(recipe: Recipe, casts: Mapping[str, Cast]) -> Inspection:
@@ -234,15 +242,24 @@ def without_personal_data(records: Iterable[Record]) -> tuple[list[Record], dict
     """The records masked, and how often what was masked in each source; ids stay those of the records as they came."""
     clean, counts = [], Counter[tuple[str, str]]()
     for record in records:
-        (question, of_question), (answer, of_answer) = map(personal_data.masked, (record.question, record.answer))
-        counts.update({(record.source, kind): count for kind, count in (of_question + of_answer).items()})
-        final = record.final and personal_data.masked(record.final)[0]
-        clean.append(replace(record, question=question, answer=answer, final=final))
+        without, found = _masked_record(record)
+        counts.update({(record.source, kind): count for kind, count in found.items()})
+        clean.append(without)
     return clean, nested(counts)
 
 
 def masked(dialogue: Dialogue) -> Dialogue:
-    """The dialogue without personal data in its turns; records are masked before they are taught (`lessons`)."""
+    """The dialogue without personal data in turns and records, so that a turn still has its question in it."""
     return replace(
-        dialogue, turns=tuple(replace(turn, text=personal_data.masked(turn.text)[0]) for turn in dialogue.turns)
+        dialogue,
+        record=_masked_record(dialogue.record)[0],
+        related=dialogue.related and _masked_record(dialogue.related)[0],
+        turns=tuple(replace(turn, text=personal_data.masked(turn.text)[0]) for turn in dialogue.turns),
     )
+
+
+def _masked_record(record: Record) -> tuple[Record, Counter[str]]:
+    """The record masked, and how often what was found in question and answer."""
+    (question, of_question), (answer, of_answer) = map(personal_data.masked, (record.question, record.answer))
+    final = record.final and personal_data.masked(record.final)[0]
+    return replace(record, question=question, answer=answer, final=final), of_question + of_answer

@@ -1,11 +1,12 @@
 """What the checks of a run saw, on disk: a line for each dialogue, the sums of all labels, and the funnel.
 
     checks.jsonl     {id, record, scenario, kept, why, checks: [{check, version, label, turn, detail}]}
-    overlaps.jsonl   each run of words that a benchmark has, too (`contamination.Hit`)
+    overlaps.jsonl   each run of words that a benchmark has, too (`contamination.Hit`), in dialogues and in all records
     checks.json      {checks: {name: {version, labels: {label: what it means}}}, dialogues, counts, funnel}
 
 `counts` are dialogues by check, label and scenario: one that has a label twice counts once. The funnel says how many
-rows, records and dialogues there were after each step, from the source to what is kept.
+rows, records and dialogues there were after each step, from the source to what is kept. Where some checks are made
+again, what the others saw is taken over, with the versions that saw it (`Earlier`).
 """
 
 from __future__ import annotations
@@ -13,22 +14,68 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from boost_qa.bookkeeping import Played, row
+from boost_qa.checks import contamination
 from boost_qa.inspection import MODULES, Inspected, Inspection, rows
 from boost_qa.run_folder import RunFolder, Writer, dump, write_whole
-from boost_qa.types import digest
+from boost_qa.types import Record, digest
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What checks saw that are not made again.
+
+    Args:
+        seen: rows of `checks` by the dialogue's id.
+        why: labels that it leaves for, likewise.
+        drop: of those settings, the labels that make one leave.
+        checks, settings, counts: parts of `checks.json`, by check.
+        overlaps: lines of `overlaps.jsonl`, if contamination is not looked for again.
+    """
+
+    seen: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    why: dict[str, list[str]] = field(default_factory=dict)
+    drop: Sequence[str] = ()
+    checks: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    overlaps: Sequence[str] = ()
+
+
+def earlier(folder: RunFolder, made: Collection[str]) -> Earlier:
+    """What a run's files say of the checks that are not among `made`."""
+    if not folder.checks_summary_file.is_file():
+        return Earlier()
+    before = json.loads(folder.checks_summary_file.read_text(encoding="utf-8"))
+    others = before["checks"].keys() - set(made)
+    labels = {label for name in others for label in before["checks"][name]["labels"]}
+    seen, why = {}, {}
+    for line in folder.checks():
+        seen[line["id"]] = [each for each in line["checks"] if each["check"] in others]
+        why[line["id"]] = [label for label in line["why"] if label in labels]
+    drop = [label for label in before["settings"]["drop"] if label in labels]
+    overlaps: list[str] = []
+    if contamination.NAME in others:
+        overlaps = folder.overlaps_file.read_text(encoding="utf-8").splitlines(keepends=True)
+
+    def part(key: str) -> dict[str, Any]:
+        return {name: before[key][name] for name in sorted(others)}
+
+    return Earlier(seen, why, drop, part("checks"), part("settings"), part("counts"), overlaps)
 
 
 class Ledger:
     """Enters what an inspection says of each dialogue; see the module's text for what comes of it."""
 
-    def __init__(self, inspection: Inspection, lines: TextIO, overlaps: TextIO) -> None:
-        self.inspection = inspection
+    def __init__(self, inspection: Inspection, lines: TextIO, overlaps: TextIO, before: Earlier) -> None:
+        self.inspection, self.before = inspection, before
         self._lines, self._overlaps, self._hits = lines, overlaps, 0
+        overlaps.writelines(before.overlaps)
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.dialogues: Counter[str] = Counter()
 
@@ -41,17 +88,34 @@ class Ledger:
         inspected = self.inspection.look(played)
         dialogue, found, why = inspected
         kept = not (leaves and why)
-        line = {"id": digest(dialogue.record.id, dialogue.scenario), "record": dialogue.record.id}
-        line |= {"scenario": dialogue.scenario, "kept": kept, "why": why, "checks": rows(found)}  # type: ignore[dict-item]
+        id = digest(dialogue.record.id, dialogue.scenario)
+        line = {
+            "id": id,
+            "record": dialogue.record.id,
+            "scenario": dialogue.scenario,
+            "kept": kept,
+            "why": [*self.before.why.get(id, ()), *why],
+            "checks": [*self.before.seen.get(id, ()), *rows(found)],
+        }
         self._lines.write(dump(line) + "\n")
         self.dialogues[dialogue.scenario] += 1
         seen = {(name, finding.label, dialogue.scenario) for name, findings in found.items() for finding in findings}
         self.counts.update(seen)
+        self._write_hits()
+        return inspected
+
+    def enter_sources(self, records: Iterable[Record]) -> None:
+        """Look for benchmarks in all records of the run, those without a dialogue included, and write down the hits."""
+        if self.inspection.contamination:
+            for record in records:
+                self.inspection.look_at_source(record)
+                self._write_hits()
+
+    def _write_hits(self) -> None:
         if self.inspection.contamination:
             new = self.inspection.contamination.hits[self._hits :]
             self._overlaps.writelines(dump(dataclasses.asdict(hit)) + "\n" for hit in new)
             self._hits += len(new)
-        return inspected
 
     def summary(self, funnel: list[dict[str, Any]]) -> dict[str, Any]:
         """What `checks.json` holds."""
@@ -59,20 +123,26 @@ class Ledger:
         counts: dict[str, dict[str, dict[str, int]]] = {name: {} for name in made}
         for (name, label, scenario), count in sorted(self.counts.items()):
             counts[name].setdefault(label, {})[scenario] = count
+        before, settings = self.before, self.inspection.settings.model_dump(mode="json")
+        checks = before.checks | {
+            name: {"version": MODULES[name].VERSION, "labels": MODULES[name].LABELS} for name in made
+        }
         return {
-            "checks": {name: {"version": MODULES[name].VERSION, "labels": MODULES[name].LABELS} for name in made},
-            "settings": self.inspection.settings.model_dump(mode="json"),
+            "checks": {name: checks[name] for name in MODULES if name in checks},
+            "settings": settings | before.settings | {"drop": [*before.drop, *settings["drop"]]},
             "dialogues": dict(self.dialogues),
-            "counts": counts,
+            "counts": before.counts | counts,
             "funnel": funnel,
         }
 
 
 @contextmanager
-def ledger(folder: RunFolder, inspection: Inspection) -> Iterator[Ledger]:
+def ledger(folder: RunFolder, inspection: Inspection, before: Earlier | None = None) -> Iterator[Ledger]:
     """A ledger in a run folder; its files appear, whole, when the block ends well."""
     with folder.growing(folder.checks_file, folder.overlaps_file) as (lines, overlaps):
-        yield Ledger(inspection, lines, overlaps)
+        entries = Ledger(inspection, lines, overlaps, before or Earlier())
+        yield entries
+        entries.enter_sources(folder.records())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from boost_qa import models
 from boost_qa.agents import Cast, cast_for
 from boost_qa.config import Recipe
 from boost_qa.errors import RecipeError, RunError
-from boost_qa.recipe_file import load_recipe
+from boost_qa.recipe_file import find_recipe, load_recipe
 from boost_qa.run_folder import RunFolder
 from boost_qa.star_agents import pairs
 from boost_qa.types import digest
@@ -65,12 +65,18 @@ def find_run(run: str | Path) -> RunFolder:
     """The run that `run` means: a folder, or the run in the user's cache that belongs to a recipe.
 
     Raises:
+        RecipeError: if the recipe cannot be read.
         RunError: if there is none.
     """
     if Path(run).is_dir():
         folder = RunFolder(run)
     else:
-        folder = RunFolder(plan(run).folder)
+        try:
+            file = find_recipe(run)
+        except RecipeError:
+            remedy = f"Give the folder of a run, or a recipe whose run is in {models.home() / 'runs'}."
+            raise RunError(f"no run folder and no recipe {str(run)!r}", remedy) from None
+        folder = RunFolder(plan(file).folder)
         if not folder.path.is_dir():
             raise RunError(f"recipe {str(run)!r} has no run yet", f"Make one: boost-qa generate {run}")
     folder.manifest()

@@ -108,7 +108,11 @@ def change(raw: dict[str, Any], override: str) -> None:
 
 def explained(error: ValidationError, root: type[BaseModel] = Recipe) -> Iterator[str]:
     """What is wrong with settings of the kind `root`: each fault with its dotted key, and the nearest known one."""
-    for item in error.errors():
+    faults = error.errors()
+    inside = {item["loc"][:depth] for item in faults for depth in range(len(item["loc"]))}
+    for item in faults:
+        if item["type"] == "too_short" and item["loc"] in inside:  # for what is in it is wrong
+            continue
         location, known = _locate(item["loc"], root)
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)

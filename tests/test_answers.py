@@ -82,7 +82,6 @@ ONE_RESULT = [
     ("The answer, therefore, is 42.", "42"),
     ("He has 12 pens.\n\nLet me know if you have questions!", "12"),
     ("The answer is $x^2+2x+1$.", "x^2+2x+1"),
-    ("The answer is 18 (9 + 9).", "18"),
     ("The answer is 2(3 + 4).", "2(3 + 4)"),
     ("The answer is minus five.", "-5"),
     ("The answer is minus 5.", "-5"),
@@ -95,7 +94,10 @@ ONE_RESULT = [
     ("He has 9 + 9 = 18 eggs. Check: 18 - 9 = 9.", "18"),
     ("He has 9 + 9 = 18 eggs. Let us check. 18 - 9 = 9.", "18"),
     ("So he has 18 in total. To double-check, 18 - 9 = 9, which is right.", "18"),
+    ("He has 9 + 9 = 18. Check: 18 - 9 = 9. Check: 9 + 9 = 18.", "18"),
     ("Let us check how many that is: 18 - 9 = 9.", "9"),
+    ("So I got 12 in total. Let me check that again. 7 + 8 = 15.", "15"),
+    ("There are 10 in total. To check how many are left, 10 - 3 = 7.", "7"),
 ]
 
 
@@ -116,6 +118,8 @@ def test_a_text_that_comes_to_one_result(text, result):
         ("Answer: x = 2 or x = -3", ["2", "-3"]),
         ("#### 3\nNo doubt.\n#### 4", ["3", "4"]),
         ("So 3 + 5 = 8 balloons and 20 + 59 = 79 balls.", ["8", "79"]),
+        ("The answer is 18 (9 + 9).", ["18", "18 (9 + 9)"]),
+        ("He thinks. So he has half of twelve pens.", ["\\frac{1}{2}", "12"]),
     ],
 )
 def test_a_text_that_names_several_says_so(text, results):
@@ -142,7 +146,22 @@ def test_the_last_of_four_sentences_with_numbers_counts_and_pleasantries_do_not(
     assert named("We get 4 + 4 = 8. Well done! Keep going!") == ["8"]
 
 
-@pytest.mark.parametrize("text", ["5:30 pm", "3/4/2020", "1.2.3", "5x", "x2", "A4b", "two fifth graders"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5:30 pm",
+        "3/4/2020",
+        "1.2.3",
+        "5x",
+        "x2",
+        "A4b",
+        "two fifth graders",
+        "a fifth chair",
+        "five quarters",
+        "two and a half dozen",
+        "a \u017fixth",
+    ],
+)
 def test_what_is_no_number_is_none(text):
     assert quantities(text) == []
 

@@ -620,7 +620,7 @@ def test_the_adapter_card_has_every_variable_and_needs_each(run, config, scores)
     longer = changed(run, "losses", [{"step": step, "eval_loss": 1.0} for step in range(50)])
     base = Base("org/base", COMMIT, gated=True, trained_on="other weights")
     common = {"repo_id": "alice/tutor", "kind": "adapter", "base": base, "scores": scores, "adapter_config": config}
-    several = changed(longer, "measured.processes", 2)
+    several = changed(changed(longer, "measured.processes", 2), "measured.distributed", "FSDP")
     both = [adapter.context(several, data=data, **common) for data in (DATA, None)]
     template = environment().get_template(adapter.TEMPLATE)
     assert variables(adapter.TEMPLATE) == set(both[0])
@@ -628,6 +628,18 @@ def test_the_adapter_card_has_every_variable_and_needs_each(run, config, scores)
         with pytest.raises(UndefinedError, match=name):
             for context in both:
                 template.render({key: value for key, value in context.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("distributed", "options"),
+    [("FSDP", "--config_file fsdp2.yaml "), ("DEEPSPEED", "--config_file zero3.yaml "), ("MULTI_GPU", ""), (..., "")],
+)
+def test_the_command_shares_a_model_among_processes_as_the_training_did(run, distributed, options):
+    several = changed(run, "measured.processes", 8)
+    several["measured"].pop("distributed", None)
+    if distributed is not ...:
+        several["measured"]["distributed"] = distributed
+    assert f"accelerate launch {options}--num_processes 8 -m boost_qa.train" in card(several)
 
 
 def test_front_matter_of_an_adapter(run, config, scores):

@@ -16,10 +16,11 @@ from boost_qa.bookkeeping import Played
 from boost_qa.check import check
 from boost_qa.config import Checks, Recipe
 from boost_qa.config.checks import PersonalData
+from boost_qa.contents import survey
 from boost_qa.errors import EngineError, RecipeError, RunError
 from boost_qa.export import export
 from boost_qa.generate import generate
-from boost_qa.inspection import MODULES, Inspection, check_labels, inspection, without_personal_data
+from boost_qa.inspection import MODULES, Inspection, check_labels, inspection, masked, without_personal_data
 from boost_qa.plan import plan
 from boost_qa.run_folder import RunFolder
 from boost_qa.types import Call, Dialogue, Record, Reply, Turn
@@ -342,6 +343,28 @@ def test_who_leaves_does_not_make_its_double_leave(tmp_path):
     assert [line["record"]["answer"] for line in run.dialogues()] == ["42"]
 
 
+def test_a_duplicate_that_leaves_does_not_make_another_one_leave():
+    texts = {
+        "a": "Mara sells 12 shells at the harbour and 7 more at the station. How many shells does she sell in all?",
+        "b": "A barrel of rain holds 40 litres, and the gardener takes 9 of them each day. When is it empty at last?",
+    }
+    one, again, other, like_other = (
+        Record(f"s:{n}", "s", texts[key] + " " * n, "no", "1") for n, key in enumerate("aabb")
+    )
+
+    settings = {"answers": None, "code": None, "roles": False, "injection": None, "personal_data": None}
+    looking = Inspection(Checks(**settings, drop="same question"))
+
+    def leaves(record: Record, related: Record | None = None) -> bool:
+        turns = (Turn("question", "human", record.question), Turn("student", "gpt", "So it is.", "m"))
+        return bool(looking.look(Played(Dialogue(record, "x", turns, related), {})).why)
+
+    assert not leaves(one)
+    assert leaves(again, other), "and the only question about the barrel goes with it"
+    assert not leaves(like_other)
+    assert leaves(other), "now that one like it is there"
+
+
 def test_labels_that_do_not_exist_are_told_before_anything_is_read(tmp_path):
     with pytest.raises(RecipeError, match="no such label") as error:
         plan(recipe(tmp_path, {"drop": ["final wrongg"]}))
@@ -416,6 +439,51 @@ def test_benchmarks_are_looked_for_in_any_run(plain, tmp_path):
     assert sum(summary["counts"]["contamination"]["benchmark 8-gram"].values()) >= 1
     hits = lines(plain.overlaps_file)
     assert record.id in {hit["record"] for hit in hits} and {hit["benchmark"] for hit in hits} == {"mine"}
+
+
+def test_what_other_checks_saw_stays(plain, tmp_path):
+    summary = check(plain, overrides=["drop=[final wrong, same question]"], show=False)
+    first = list(plain.checks())
+    questions = tmp_path / "benchmark.jsonl"
+    questions.write_text(json.dumps({"question": next(plain.records()).question}) + "\n")
+    benchmark = f"contamination.benchmarks=[{{name: mine, path: {questions}}}]"
+    more = check(plain, only=["contamination"], overrides=[benchmark], show=False)
+    assert list(more["checks"]) == [name for name in MODULES if name in {*summary["checks"], "contamination"}]
+    assert more["settings"]["drop"] == ["final wrong", "same question"]
+    assert summary["counts"].items() <= more["counts"].items() and more["counts"]["contamination"]
+    for before, now in zip(first, plain.checks(), strict=True):
+        others, new = now["checks"][: len(before["checks"])], now["checks"][len(before["checks"]) :]
+        assert (others, now["why"]) == (before["checks"], before["why"])
+        assert {each["check"] for each in new} == {"contamination"}
+    hits = plain.overlaps_file.read_bytes()
+    again = check(plain, only=["answers"], overrides=["answers.seconds=2"], show=False)
+    assert again["counts"] == more["counts"] and again["settings"]["answers"]["seconds"] == 2
+    assert again["settings"]["contamination"] == more["settings"]["contamination"]
+    assert plain.overlaps_file.read_bytes() == hits, "they are of a check that was not made again"
+    check(plain, show=False)
+    assert not plain.overlaps_file.read_bytes()
+
+
+def test_a_record_that_a_benchmark_has_is_in_no_config(tmp_path):
+    questions = tmp_path / "benchmark.jsonl"
+    questions.write_text(json.dumps({"question": "What is 12 + 12, for the 12th time?"}) + "\n")
+    benchmarks = {"benchmarks": [{"name": "mine", "path": str(questions)}]}
+    run, _ = play(tmp_path, {"contamination": benchmarks, "drop": ["benchmark 8-gram"]})
+    leaked = {hit["record"] for hit in lines(run.overlaps_file) if hit["scenario"] == "original"}
+    assert len(leaked) == 1
+    contents = survey(run)
+    assert {place.record for place in contents.places("original")} == {each.id for each in run.records()} - leaked
+    assert not leaked & {place.record for place in contents.places("all")}
+    told, _ = play(tmp_path / "told", {"contamination": benchmarks})
+    assert leaked < {place.record for place in survey(told).places("original")}, "nothing was to leave"
+
+
+def test_a_turn_has_its_question_in_it_though_both_are_masked():
+    question = f"Write to {MAIL}: Tom has 3 pens and buys 4 more. How many has he?"
+    turns = (Turn("question", "human", question), Turn("weak_student", "gpt", "The answer is 7.", "m"))
+    dialogue = Dialogue(Record("s:1", "s", question, f"Ask {MAIL}. #### 7", "1", final=None), "error_correction", turns)
+    clean = masked(dialogue)
+    assert MAIL not in str(clean) and clean.turns[0].text == clean.record.question and clean.record.id == "s:1"
 
 
 def test_what_was_asked_is_not_asked_again(plain, monkeypatch):

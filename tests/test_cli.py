@@ -105,8 +105,9 @@ def test_wrong_usage_is_code_2(command, arguments):
         (["generate", "demo", "seed"], "override 'seed' is not key=value"),
         (["generate", "demo", "models.strong.slots=0"], "models.strong.slots: "),
         (["generate", "demo", "sources.0={source: orca_math, path: nowhere.jsonl}"], "nowhere.jsonl"),
-        (["show", "nowhere"], "no recipe 'nowhere'"),
-        (["export", "nowhere", "out"], "no recipe 'nowhere'"),
+        (["generate", "demo", "models.weak.model=gpt-17"], "models.weak.model: no model 'gpt-17'"),
+        (["show", "nowhere"], "no run folder and no recipe 'nowhere'"),
+        (["export", "nowhere", "out"], "no run folder and no recipe 'nowhere'"),
         (["show", "."], "is no run folder"),
         (["show", "demo"], "recipe 'demo' has no run yet"),
         (["models", "gpt-17"], "no model 'gpt-17'"),
@@ -248,7 +249,7 @@ def test_show_one_of_each_scenario_that_fits(command, finished):
 
 def test_show_without_a_match_is_code_2(command, finished):
     code, out, err = command("show", finished[0].path, "--find", "no such text")
-    assert (code, out) == (2, "") and "no dialogue matches" in err
+    assert (code, out) == (2, "") and "no dialogue matches; scenarios: " in err
 
 
 def test_show_rejected(command, finished):

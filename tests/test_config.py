@@ -200,6 +200,14 @@ def test_unknown_key_is_named_at_every_level(tmp_path, level):
         assert f"unknown key {dotted!r} (nearest known key: {key!r})" in caught.value.what
 
 
+def test_a_list_of_which_an_entry_is_wrong_is_not_called_empty(tmp_path):
+    raw = copy.deepcopy(SMALL)
+    raw["sources"][0]["nn"] = 3
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, raw))
+    assert "'sources.0.nn' (nearest known key: 'n')" in caught.value.what and "at least" not in caught.value.what
+
+
 def test_unknown_key_is_compared_with_the_keys_of_its_level(tmp_path):
     raw = copy.deepcopy(SMALL)
     raw["models"]["weak"] = {**SERVER, "temperature": 0.5}

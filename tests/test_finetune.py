@@ -203,7 +203,7 @@ def test_two_processes_share_the_work(dataset, tmp_path):
     done = train([*launch, *straight(command)[1:]])
     assert done.returncode == 0, done.stderr
     told = report(tmp_path)
-    assert told["measured"]["processes"] == 2
+    assert told["measured"]["processes"] == 2 and told["measured"]["distributed"] == "MULTI_CPU"
     assert told["plan"]["counts"]["steps"] == told["measured"]["steps"] == len(losses(tmp_path)) == 32
     check_adapter(tmp_path, base)
 

@@ -61,6 +61,7 @@ NOBODYS = [
     "version 93.184.216.34", "v93.184.216.34", "Chrome/93.184.216.34", "lib-93.184.216.34", "==93.184.216.34",
     "Version=41.0.2228.7", "8.3.110.13-electron", "93.184.216.34.5 1.3.6.1.4.1.311", "10:11:12 2023:10:11 12:30:45",
     "std::cout a::b x[2000::2]", "2001:2002:2003",
+    "\u0661\u0669\u0662.\u0662\u0660\u0660.\u0661\u0660\u0660.\u0665\u0660",
     # keys: names, examples
     'api_key = "YOUR_API_KEY_GOES_HERE_1234"', 'api_key = os.environ["API_KEY"]', "secret_key = aaaaaaaaaaaaaaaaaaaa",
     "api_key=xxxxxxxxxxxxxxxxxxxxxxxxxxxx1a2b3", "access_token: getAccessTokenFromServerOrCache()",

@@ -125,6 +125,7 @@ def context(
         "wrong_on_purpose": training.wrong_on_purpose(run),
         "extras": training.extras(run),
         "processes": training.find(run, "measured.processes") or 1,
+        "accelerate_config": training.accelerate_config(run),
         "trained_on": portable_value(base.trained_on),
     }
 

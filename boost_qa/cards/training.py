@@ -106,6 +106,11 @@ def extras(run: Mapping[str, Any]) -> str:
     return ",".join(names)
 
 
+def accelerate_config(run: Mapping[str, Any]) -> str | None:
+    """The file of recipes/accelerate/ by which processes share a model as they did; None where each has it whole."""
+    return {"FSDP": "fsdp2.yaml", "DEEPSPEED": "zero3.yaml"}.get(find(run, "measured.distributed"))
+
+
 def data_rows(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was trained on and held out, as (what, how much)."""
     counts, dropped = need(run, "plan.counts"), need(run, "plan.counts.dropped")

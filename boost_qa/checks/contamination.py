@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from boost_qa.checks.benchmarks import Item
 from boost_qa.checks.finding import Finding, excerpt
 from boost_qa.checks.words import END, tokens, words
-from boost_qa.types import Dialogue
+from boost_qa.types import Dialogue, Record
 
 NAME = "contamination"
 VERSION = "1"
@@ -40,6 +40,7 @@ LABELS = {
 LONG, GRAM = 13, 8  # words in a row
 SPOKEN = 2  # words of letters in a run of 8
 SHORTEST = 3  # words and signs of an item
+ORIGINAL = "original"  # where a record stands without a dialogue
 
 # --- the benchmarks ------------------------------------------------------------------------------
 
@@ -174,13 +175,14 @@ class Hit:
 
     Args:
         record: id of the dialogue's record.
-        scenario: of the dialogue.
+        scenario: of the dialogue, or `ORIGINAL`.
         benchmark: whose item it is.
         item: its id there.
         n: 13 or 8; of an item that stands whole, its words.
         where: `question`, `answer`, `related question`, `related answer`, or `turn` and its place from 0.
         share: of the item's own words that are there, from 0 to 1.
         text: the most of its words that are there in a row.
+        label: of the finding.
     """
 
     record: str
@@ -191,6 +193,7 @@ class Hit:
     where: str
     share: float
     text: str
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +227,14 @@ class Contamination:
 
     def look(self, dialogue: Dialogue) -> list[Finding]:
         """What benchmarks have, too. What is seen in the source is said of the dialogue as a whole."""
+        return self._look(dialogue.record.id, dialogue.scenario, _parts(dialogue))
+
+    def look_at_source(self, record: Record) -> None:
+        """Add the hits in question and answer of a record by itself, as those of the scenario `ORIGINAL`."""
+        self._look(record.id, ORIGINAL, [("question", None, record.question), ("answer", None, record.answer)])
+
+    def _look(self, id: str, scenario: str, parts: Sequence[tuple[str, int | None, str]]) -> list[Finding]:
         findings = []
-        parts = _parts(dialogue)
         found = self._overlaps([tokens(text) for _, _, text in parts])
         for (where, turn, _), overlaps in zip(parts, found, strict=True):
             ranked = sorted(overlaps.items(), key=lambda each: (-each[1].share, -each[1].longest, each[0]))
@@ -233,8 +242,8 @@ class Contamination:
                 told = [each for each in ranked if (each[1].longest >= LONG if n == LONG else self._is_there(each[1]))]
                 hits = [
                     Hit(
-                        dialogue.record.id, dialogue.scenario, item.benchmark, item.id,
-                        overlap.longest if overlap.whole else n, where, round(overlap.share, 3), overlap.text,
+                        id, scenario, item.benchmark, item.id,
+                        overlap.longest if overlap.whole else n, where, round(overlap.share, 3), overlap.text, label,
                     )
                     for entry, overlap in told
                     for item in self.index.entries[entry]

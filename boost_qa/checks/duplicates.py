@@ -15,7 +15,7 @@ of each other, and time grows by the square of their number.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from boost_qa.checks.words import END, SIGNS, tokens
 from boost_qa.types import Dialogue, Record
 
 NAME = "duplicates"
-VERSION = "1"
+VERSION = "2"
 LABELS = {
     "same question": "an earlier dialogue is about a record with nearly the same question",
     "same dialogue": "nearly the same was said in an earlier dialogue",
@@ -78,14 +78,20 @@ class Duplicates:
         self._said = Seen(threshold, _of_all)
         self._records: dict[str, Alike | None] = {}
 
-    def look(self, dialogue: Dialogue) -> list[Finding]:
-        """Compare a dialogue with all before it, and remember it.
+    def look(self, dialogue: Dialogue, leaves_for: Collection[str] = ()) -> list[Finding]:
+        """Compare a dialogue with all before it, and remember it if it stays.
 
         The same record in another scenario is no duplicate; both records of an analogy are compared. A finding about a
         question names the first turn that it stands in.
+
+        Args:
+            leaves_for: labels for which it leaves; what is not there must make nobody else leave.
         """
+        records = [record for record in (dialogue.record, dialogue.related) if record]
+        new = {record.id for record in records} - self._records.keys()
+        questions, dialogues = len(self._questions), len(self._said)
         findings = []
-        for record in filter(None, (dialogue.record, dialogue.related)):
+        for record in records:
             alike = self._question(record)
             if alike is not None:
                 turn = next((at for at, turn in enumerate(dialogue.turns) if record.question in turn.text), None)
@@ -96,6 +102,11 @@ class Duplicates:
         alike = self._said.look(name, said) if len(said) >= LEAST else None
         if alike is not None:
             findings.append(Finding("same dialogue", None, f"like {alike.name}, Jaccard {alike.jaccard:.3f}"))
+        if any(finding.label in leaves_for for finding in findings):
+            self._questions.forget(questions)
+            self._said.forget(dialogues)
+            for id in new:
+                del self._records[id]
         return findings
 
     def _question(self, record: Record) -> Alike | None:
@@ -120,6 +131,15 @@ class Seen:
         self._index = RMinHashLSH(threshold, PERMUTATIONS, bands(threshold))
         self._names: list[str] = []
         self._runs: list[NDArray[np.uint64]] = []
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def forget(self, length: int) -> None:
+        """Take out what came after the first `length` texts."""
+        for key in range(length, len(self)):
+            self._index.remove(key)
+        del self._names[length:], self._runs[length:]
 
     def look(self, name: str, text: Sequence[str]) -> Alike | None:
         """The text that this one is most like; None if it is like none, and stays."""

@@ -57,7 +57,7 @@ _PHONE = re.compile(
     rf"(?<![^\s(\[\"':;,<>\u00ab/])(?<![\d)\]=] )(?P<plus>\+\d[\d ().\u2010-\u2015/-]{{6,20}}\d)(?![\w%])"
     rf"|(?<![\w.$#/+-])(?<!\d )(?P<grouped>(?:1[-. ])?{_NANP})(?![\w%]|[-.,:/]\d| \d|\s?[-+*/=^])"
 )
-_V4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|[.+]\d|-[A-Za-z])")
+_V4 = re.compile(r"(?<![\w.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\w|[.+]\d|-[A-Za-z])")
 _V6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:.]\w)")
 _VERSIONED = re.compile(
     r"(?:\b(?:version|ver\.?|v|release|build|revision|assembly\w*|python|java|gcc|mysql|firmware|kernel|update)[\s\"'=:<>~]*"

@@ -41,7 +41,7 @@ def check(
     overrides: Annotated[list[str] | None, CHECK_CHANGES] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="this check alone; may be given several times, and replaces what was seen before"),
+        typer.Option(help="this check alone; may be given several times. What others saw before stays"),
     ] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -152,7 +152,9 @@ def show(
     filters = {"scenario": scenario, "source": source, "find": find}
     pages = list(browse(folder, **filters, limit=limit, one_per_scenario=one_per_scenario))
     if not pages:
-        raise typer.BadParameter("no dialogue matches")
+        there = ((line["scenario"], line["record"]["source"]) for line in folder.dialogues())
+        scenarios, sources = (", ".join(sorted(set(some))) or "none" for some in zip(*there, strict=True))
+        raise typer.BadParameter(f"no dialogue matches; scenarios: {scenarios}; sources: {sources}")
     if len(pages) > 3 and console.is_terminal:
         with console.pager(styles=True):
             console.print(*pages, sep="\n")

@@ -7,8 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from boost_qa.cli.screen import CHANGES, QUIET, console, say
+from boost_qa.cli.screen import QUIET, console, say
 from boost_qa.errors import RecipeError
+
+CHANGES = typer.Argument(
+    metavar="[KEY=VALUE]...", help="changes to the recipe, such as learning_rate=1e-4 or dataset_recipe=runs/mine"
+)
 
 
 def plan(

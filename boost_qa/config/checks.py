@@ -19,7 +19,9 @@ class Answers(Strict):
         "its record debated instead, or dropped (UNKNOWN)",
     )
     final_wrong: Literal["keep", "ask_again"] = Field(
-        "keep", description="a last turn that is wrong: kept and labelled, or asked again (`drop` decides the rest)"
+        "keep",
+        description="a last turn that is wrong, or the first answer of an analogy: kept and labelled (`drop` can name "
+        "the label), or asked again until it is not wrong (or the record goes)",
     )
     judge: AgentSettings | None = Field(
         None,

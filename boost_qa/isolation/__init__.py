@@ -183,8 +183,9 @@ class Isolation:
     def run_python(self, code: str, tests: str = "", stdin: bytes | str = "", **limits: Any) -> Ran:
         """Run Python code, then `tests` below it in the same module; `limits` are those of `run`.
 
-        `finished` says that the last line was reached and the exit code was 0: code that ends the program before
-        the tests (`sys.exit()`) has not passed them.
+        `finished` says that the last line was reached and the exit code was 0: code that happens to end the program
+        before the tests (`sys.exit()`) has not passed them. Code that wants to can forge it, being in one process with
+        its tests.
         """
         end = secrets.token_hex(16)
         last = f"import os as _o, sys as _s\n_s.stdout.flush()\n_o.write(1, b'{end}')\n"

