@@ -220,6 +220,13 @@ def test_without_isolation_no_code_is_run(model, data, tmp_path, monkeypatch):
     assert "Install bubblewrap" in str(caught.value)
     path = evaluate(settings(model, data, tasks=("boost_sciq",)), tmp_path / "e", load_model=known(Known()))
     assert figures(path)["boost_sciq"]["acc_bracket"] == 1.0
+    for name in ("sciq", "mbpp"):
+        shutil.copy(data / f"{name}.jsonl", tmp_path)
+    suite = settings(model, tmp_path, tasks=(), suite="quick", limit=2)
+    path = evaluate(suite, tmp_path / "suite", load_model=known(Known()))
+    left_out = json.loads(path.read_text())["left_out"]
+    assert "boost_sciq" in figures(path) and "boost_mbpp" not in figures(path)
+    assert "bwrap" in left_out["boost_mbpp"] and "Install bubblewrap" in left_out["boost_mbpp"]
 
 
 # --- the judge -----------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from boost_qa.errors import RecipeError, RunError
+from boost_qa.errors import ModelError, RecipeError, RunError
 from boost_qa.evaluate import results as files
 from boost_qa.evaluate.asking import Asked, LocalData, Suite, ask
 from boost_qa.evaluate.benchmark import Questions
@@ -24,6 +24,9 @@ from boost_qa.evaluate.grading import Graders
 from boost_qa.evaluate.judge import find_judge
 from boost_qa.evaluate.loading import Backend, Chosen, find, load, place
 from boost_qa.run_folder import RunFolder, write_whole
+
+if TYPE_CHECKING:
+    from boost_qa.isolation import Isolation
 
 QUICK = 100
 """Items of each task of the suite `quick`, where no limit is given."""
@@ -119,19 +122,35 @@ def _only_replies(asked: Asked, named: tuple[str, ...]) -> None:
 
 
 def _graders(settings: Settings, folder: Path, asked: Asked) -> Graders:
-    """Isolation is found before a model is loaded; without it, code is not run at all.
+    """What grades replies, found before a model is loaded.
 
     Raises:
-        ModelError: there is no isolation, or no such judge.
+        ModelError: there is no isolation for code, or no such judge.
     """
-    isolation = judge = None
-    if any(benchmark.kind == "code" for benchmark, _ in asked.ours.values()):
-        from boost_qa.isolation import Isolation
+    judge = None if settings.judge is None else find_judge(settings.judge, settings.judge_url)
+    return Graders(folder, _isolation(asked, settings.tasks), judge)
 
-        isolation = Isolation.find()
-    if settings.judge is not None:
-        judge = find_judge(settings.judge, settings.judge_url)
-    return Graders(folder, isolation, judge)
+
+def _isolation(asked: Asked, named: tuple[str, ...]) -> Isolation | None:
+    """What code runs in. Where there is none, it is not run at all: a suite leaves its tasks of code out.
+
+    Raises:
+        ModelError: there is none, and tasks of code were named, or nothing else is there.
+    """
+    code = [name for name, (benchmark, _) in asked.ours.items() if benchmark.kind == "code"]
+    if not code:
+        return None
+    from boost_qa.isolation import Isolation
+
+    try:
+        return Isolation.find()
+    except ModelError as error:
+        if named or len(code) == len(asked.ours) + bool(asked.standard):
+            raise
+        for name in code:
+            asked.left_out[name] = f"{name}: {error.what}. {error.remedy}"
+            del asked.ours[name]
+    return None
 
 
 def _begin(folder: Path, settings: Settings, chosen: Chosen, dtype: str) -> None:
