@@ -42,6 +42,8 @@ def publish_dataset(
         RunError: if there is no such run, or it is not finished.
         HubError: if the Hub fails; the repository is as it was, or has the whole release.
     """
+    if not _is_export(source):
+        find_run(source)  # what is wrong here is said before the Hub is asked
     repository = Repository(target, patience=Patience(say=say))
     repository.check()
     with exported(source) as folder:
@@ -64,14 +66,19 @@ def exported(source: str | Path) -> Iterator[Path]:
         PublishError: if `source` is an export whose files are not those that its card names.
         RunError: if it is neither an export nor a finished run.
     """
-    folder = Path(source).expanduser()
-    if (folder / CARD).is_file() and not (folder / "manifest.json").exists():
+    if _is_export(source):
+        folder = Path(source).expanduser()
         _check(folder)
         yield folder
     else:
         run = find_run(source)
         with tempfile.TemporaryDirectory(prefix="boost_qa-") as scratch:
             yield export(run, Path(scratch) / "dataset")
+
+
+def _is_export(source: str | Path) -> bool:
+    folder = Path(source).expanduser()
+    return (folder / CARD).is_file() and not (folder / "manifest.json").exists()
 
 
 def dataset_release(folder: Path, name: str) -> Release:
