@@ -249,7 +249,7 @@ def test_show_one_of_each_scenario_that_fits(command, finished):
 
 def test_show_without_a_match_is_code_2(command, finished):
     code, out, err = command("show", finished[0].path, "--find", "no such text")
-    assert (code, out) == (2, "") and "no dialogue matches; scenarios: " in err
+    assert (code, out) == (2, "") and "no dialogue matches; there are: " in err
 
 
 def test_show_rejected(command, finished):

@@ -152,9 +152,9 @@ def show(
     filters = {"scenario": scenario, "source": source, "find": find}
     pages = list(browse(folder, **filters, limit=limit, one_per_scenario=one_per_scenario))
     if not pages:
-        there = ((line["scenario"], line["record"]["source"]) for line in folder.dialogues())
-        scenarios, sources = (", ".join(sorted(set(some))) or "none" for some in zip(*there, strict=True))
-        raise typer.BadParameter(f"no dialogue matches; scenarios: {scenarios}; sources: {sources}")
+        there = sorted({(line["scenario"], line["record"]["source"]) for line in folder.dialogues()})
+        said = ", ".join(f"{each} of {source}" for each, source in there)
+        raise typer.BadParameter(f"no dialogue matches; there are: {said or 'none'}")
     if len(pages) > 3 and console.is_terminal:
         with console.pager(styles=True):
             console.print(*pages, sep="\n")
