@@ -139,9 +139,8 @@ def load(chosen: Chosen, backend: Backend, *, device: str, dtype: str, batch_siz
         return load_embedded(chosen, tokenizer, batch_size)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         why = str(error).strip().partition("\n")[0]
-        raise ModelError(
-            f"{chosen.name} cannot be loaded: {why}", "Give the base that the adapter belongs to."
-        ) from error
+        remedy = "Give the base that the adapter belongs to" if chosen.adapter else "Look at --base"
+        raise ModelError(f"{chosen.name} cannot be loaded: {why}", f"{remedy}, or try another --backend.") from error
 
 
 def _merged(model: Any) -> LM:

@@ -20,7 +20,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, TemplateLM
 from lm_eval.utils import set_torch_seed
 
-from boost_qa.errors import EngineError
+from boost_qa.errors import BoostQAError, EngineError
 from boost_qa.run_folder import dump
 from boost_qa.types import digest
 
@@ -109,7 +109,9 @@ class Remembered(LM):  # type: ignore[misc]
         set_torch_seed(int(seed_of[:8], 16))
         try:
             replies = getattr(self.model, how)([one for _, one in missing], **quiet)
-        except (RuntimeError, MemoryError, AssertionError) as error:  # torch and vLLM raise RuntimeError
+        except BoostQAError:
+            raise
+        except Exception as error:  # of whatever kind: that of a vLLM engine that died is no RuntimeError
             why = str(error).partition("\n")[0]
             what = f"{missing[0][1].task_name}: the model failed: {why}"
             raise EngineError(
