@@ -16,6 +16,7 @@ from typing import Any
 import report
 
 from boost_qa.check import check
+from boost_qa.inspection import MODULES
 from boost_qa.plan import find_run
 from boost_qa.recipe_file import load_recipe
 
@@ -74,7 +75,8 @@ def main() -> None:
     ]  # fmt: skip
     report.show("what passes", ("run", "group", "dialogues", "passes", "final right", "weak right"), rows)
     settings = {
-        "runs": {name: find_run(given).manifest()["name"] for name, given in zip(result, options.runs, strict=True)}
+        "versions": {name: module.VERSION for name, module in MODULES.items()},
+        "runs": {name: find_run(given).manifest()["name"] for name, given in zip(result, options.runs, strict=True)},
     }
     report.write(options.output, PREDICTION, settings, result)
 
