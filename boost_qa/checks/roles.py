@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 
 from boost_qa.checks.finding import Finding, excerpt
 from boost_qa.checks.speech.endings import cut_off
@@ -198,9 +198,15 @@ def _copy(dialogue: Dialogue, said: list[str], turn: Turn, own: str) -> str | No
 
 def _share(text: str, other: str) -> float:
     """The share of a text's runs of five words that the other one has, too."""
-    runs, others = (list(zip(*(words(each)[at:] for at in range(5)), strict=False)) for each in (text, other))
-    there = set(others)
+    runs, there = _fives(text), frozenset(_fives(other))
     return sum(run in there for run in runs) / len(runs) if runs else 0.0
+
+
+@lru_cache(256)  # a turn is compared with all that follow
+def _fives(text: str) -> list[tuple[str, ...]]:
+    """The runs of five words of a text."""
+    said = words(text)
+    return list(zip(*(said[at:] for at in range(5)), strict=False))
 
 
 def _again(plain: str) -> str | None:
