@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import operator
 import os
 import random
 import subprocess
@@ -25,6 +26,8 @@ from hypothesis import strategies as st
 from boost_qa.config import Columns, OpenHermes, OrcaMath, ProcQA, ReasoningGym, Sample
 from boost_qa.errors import SourceError
 from boost_qa.sources import BadRow, Reading, read
+from boost_qa.sources.reasoning_gym import _item
+from boost_qa.sources.stream import Unfit
 from boost_qa.types import digest
 
 Row = dict[str, Any]
@@ -515,6 +518,37 @@ def test_reasoning_gym_makes_n_records_for_each_task() -> None:
     assert read([gym.model_copy(update={"seed": 1})], seed=0).records != records
     more = read([gym.model_copy(update={"n": 9})], seed=0).records
     assert more[:6] == records[:6]
+
+
+def test_reasoning_gym_leaves_out_what_the_package_calculates_wrongly() -> None:
+    signs = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+    two = {"min_terms": 2, "max_terms": 2, "max_digits": 1, "allow_parentheses": False}
+    gym = ReasoningGym(source="reasoning_gym", tasks={"basic_arithmetic": two}, n=80)
+    records, bad_rows, _ = read([gym], seed=0)
+    wrong = [row.row for row in bad_rows if row.reason == "the answer is not what the expression comes to"]
+    assert "basic_arithmetic:1" in wrong  # "Calculate 4 / 1.", and the package's answer is 2
+    assert len(wrong) > 10
+    for record in records:
+        left, sign, right = record.question.removeprefix("Calculate ").removesuffix(".").split()
+        assert signs[sign](int(left), int(right)) == int(record.answer)
+
+
+@pytest.mark.parametrize(
+    "expression, answer, unfit",
+    [
+        ("1 + 2 * 3", "7", False),
+        ("1 + 2 * 3", "9", True),
+        (" -( 3 - 5 ) / 4", "0.5", False),
+        ("3 / 0", "18", True),
+        ("x + 3", "5", False),  # nothing that could be calculated
+        ("2 ** 3", "9", False),
+        ("1 + 1", "two", False),
+        (None, "5", False),
+    ],
+)
+def test_an_expression_of_reasoning_gym_is_calculated(expression: str | None, answer: str, unfit: bool) -> None:
+    entry = {"question": "Calculate it.", "answer": answer, "metadata": {"expression": expression}}
+    assert isinstance(_item(entry, "task:0"), Unfit) == unfit
 
 
 def test_reasoning_gym_names_what_it_does_not_know() -> None:
