@@ -119,6 +119,12 @@ def test_every_study_parses_at_every_scale_down_to_its_commands(name, scale, tmp
         assert step.command[2] in ("boost_qa.cli", "boost_qa.train")
 
 
+def test_a_study_that_is_stopped_has_every_arm_of_its_first_seeds():
+    study = read_study("ablation", "tiny", ["seeds=[3, 5]"])
+    trained = [name for name in study.arms if name != "base"]
+    assert study.arm_seeds() == [("base", 3), *((name, seed) for seed in (3, 5) for name in trained)]
+
+
 def test_there_are_the_studies_that_were_promised():
     promised = {"ablation", "loss_mask", "temperature", "retrieval", "scaling", "cast", "mechanism"}
     assert {file.stem for file in STUDIES} == promised

@@ -139,11 +139,12 @@ class Study(Strict):
         return list(dict.fromkeys([*first, *self.compare]))
 
     def arm_seeds(self) -> list[tuple[str, int]]:
-        """Every model that is evaluated; the base once, for training has no part in it."""
+        """Every model that is evaluated, seed by seed; the base once, for training has no part in it."""
         return [
             (name, seed)
+            for seed in self.seeds
             for name, arm in self.arms.items()
-            for seed in (self.seeds if arm.run is not None else self.seeds[:1])
+            if arm.run is not None or seed == self.seeds[0]
         ]
 
 
