@@ -196,7 +196,7 @@ def test_a_study_is_planned_where_there_are_several_gpus(tmp_path, monkeypatch):
 def test_unknown_studies_and_scales_name_those_there_are():
     with pytest.raises(RecipeError, match="ablation"):
         find_study("abblation")
-    with pytest.raises(RecipeError, match="It has: tiny, small, full"):
+    with pytest.raises(RecipeError, match="It has: tiny, small, digits, full"):
         read_study("ablation", "huge")
 
 
