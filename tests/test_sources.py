@@ -540,6 +540,7 @@ def test_reasoning_gym_leaves_out_what_the_package_calculates_wrongly() -> None:
         ("1 + 2 * 3", "9", True),
         (" -( 3 - 5 ) / 4", "0.5", False),
         ("3 / 0", "18", True),
+        ("3 / 0", "undefined", False),
         ("x + 3", "5", False),  # nothing that could be calculated
         ("2 ** 3", "9", False),
         ("1 + 1", "two", False),

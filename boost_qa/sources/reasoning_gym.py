@@ -95,13 +95,14 @@ def _is_wrong(entry: Mapping[str, Any], answer: str) -> bool:
     sums: two thirds of the answers with its defaults, and one in five with two terms of one digit (version 0.1.25).
     """
     expression = entry.get("metadata", {}).get("expression")
+    if not isinstance(expression, str):
+        return False
     try:
-        return isinstance(expression, str) and _value(ast.parse(expression.strip(), mode="eval").body) != Fraction(
-            answer
-        )
+        given = Fraction(answer)
+        return given != _value(ast.parse(expression.strip(), mode="eval").body)
     except ZeroDivisionError:
         return True
-    except (KeyError, SyntaxError, ValueError):  # no plain arithmetic, or no number: nothing to compare
+    except (KeyError, SyntaxError, ValueError):  # no number, or no plain arithmetic: nothing to compare
         return False
 
 
