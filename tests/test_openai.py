@@ -203,11 +203,11 @@ def test_retry_after_holds_for_everybody(server):
     async def talk():
         engine = OpenAIEngine(settings(server.url))
         await engine.open()
+        paused = time.monotonic()
         server.fail(status=429, headers={"Retry-After": "2"})
         first = asyncio.create_task(engine.ask(call()))
         while server.stats()["failed"] == 0:
             await asyncio.sleep(0.01)
-        paused = time.monotonic()
         others = [asyncio.create_task(engine.ask(call(number=number, seed=number))) for number in range(20)]
         await asyncio.sleep(0.5)
         during = server.stats()["requests"]
@@ -216,7 +216,7 @@ def test_retry_after_holds_for_everybody(server):
         return during, time.monotonic() - paused
 
     during, waited = asyncio.run(talk())
-    assert during == 1 and waited > 1.5
+    assert during == 1 and waited >= 2
     assert server.stats()["requests"] == 22
 
 
@@ -240,7 +240,7 @@ def test_retry_after_in_all_forms():
 
 
 def test_finds_the_capacity_of_a_server_and_asks_nothing_twice():
-    with local_server("--capacity", "40", "--latency", "0.01", "--fault-share", "0.02") as server:
+    with local_server("--capacity", "40", "--latency", "0.05", "--fault-share", "0.02") as server:
         engine = OpenAIEngine(settings(server.url, retries=8))
         replies = ask(server.url, *(call(number=number, seed=number) for number in range(1500)), engine=engine)
         stats = server.stats()
@@ -251,12 +251,27 @@ def test_finds_the_capacity_of_a_server_and_asks_nothing_twice():
 
 
 def test_grows_to_the_concurrency_of_the_recipe():
-    with local_server("--latency", "0.01") as server:
+    """How many are under way is counted while none is answered, so that a slow machine counts the same."""
+
+    async def talk(server):
         engine = OpenAIEngine(settings(server.url, concurrency=100))
         assert engine.slots == 32
-        ask(server.url, *(call(number=number, seed=number) for number in range(400)), engine=engine)
+        await engine.open()
+        await asyncio.gather(*(engine.ask(call(number=number, seed=number)) for number in range(400)))
         assert engine.slots == 100
-        assert 90 <= server.stats()["peak"] <= 100
+        server.fail(hang=True, times=150)
+        hanging = [asyncio.create_task(engine.ask(call(number=number, seed=number))) for number in range(150)]
+        while server.stats()["in_flight"] < 100:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)  # for one too many, if there were one
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        await engine.close()
+
+    with local_server() as server:
+        asyncio.run(asyncio.wait_for(talk(server), 60))
+        assert server.stats()["peak"] == 100
 
 
 def test_cancelling_closes_the_connection_and_frees_the_place(server):
