@@ -4,6 +4,7 @@ They have the columns and splits of all other configs, are served when they are 
 
     taught                      the records that have a dialogue, as question and reference answer
     SCENARIO[+SCENARIO]+original    the dialogues of these scenarios, and `taught` where a record has none of them
+    closing, ...+original+closing   all dialogues, or those of such a set, as their last answer right after its question
     random_aug, spelling_aug    `taught`, with noise in the questions
     long                        as many records of each source as in `taught`: those with the longest answers
     tagcos                      as many records of each source as in `taught`: those that `boost-qa coreset` chose
@@ -19,9 +20,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from boost_qa import noise
+from boost_qa.closing import CLOSING, closing
 from boost_qa.config import MasterScenario
 from boost_qa.errors import RunError
 from boost_qa.run_folder import RunFolder
@@ -119,20 +122,22 @@ def made_with(config: str, run: RunFolder) -> str:
     """What the rows of a derived config depend on beside run and code, for the name of a cache; "" for most."""
     if config == TAGCOS and run.coreset_file.is_file():
         return digest("coreset", run.coreset_file.read_text(encoding="utf-8"))[:16]
-    return noise.version() if DERIVED[config].change else ""
+    return noise.version() if config in (noise.RANDOM, noise.SPELLING) else ""
 
 
-def _without_some(names: Sequence[str]) -> Iterator[tuple[str, Derived]]:
+def _without_some(names: Sequence[str], *more: str, change: Change | None = None) -> Iterator[tuple[str, Derived]]:
     for size in range(1, len(names)):
         for some in combinations(names, size):
-            yield "+".join((*some, ORIGINAL)), Derived(partial(topped_up, some))
+            yield "+".join((*some, ORIGINAL, *more)), Derived(partial(topped_up, some), change)
 
 
 DERIVED: Mapping[str, Derived] = {
     "taught": Derived(taught),
     **dict(_without_some(get_args(MasterScenario))),
-    "random_aug": Derived(taught, noise.random_aug),
-    "spelling_aug": Derived(taught, noise.spelling_aug),
+    CLOSING: Derived(attrgetter("dialogues"), closing),
+    **dict(_without_some(get_args(MasterScenario), CLOSING, change=closing)),
+    noise.RANDOM: Derived(taught, noise.random_aug),
+    noise.SPELLING: Derived(taught, noise.spelling_aug),
     "long": Derived(longest),
     TAGCOS: Derived(tagcos),
 }

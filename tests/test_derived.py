@@ -17,6 +17,7 @@ from fabricate import make_dialogue, make_record, make_run
 
 import boost_qa
 from boost_qa import noise
+from boost_qa.closing import closing
 from boost_qa.contents import survey
 from boost_qa.derived import DERIVED
 from boost_qa.errors import RunError
@@ -24,6 +25,7 @@ from boost_qa.rows import FEATURES
 from boost_qa.run_folder import RunFolder, dump
 
 TOPPED_UP = [config for config in DERIVED if config.endswith("+original")]
+CLOSING = [config for config in DERIVED if config.endswith("closing")]
 COUNTED = [config for config in DERIVED if config != "tagcos"]
 
 
@@ -125,6 +127,48 @@ def test_long_are_the_longest_answers_of_all_records_ties_by_id(run):
             assert chosen == sorted(chosen, reverse=True) and any(chosen) and not all(chosen)
     lengths = [np.mean([len(row["reference_answer"]) for row in rows(run, config)]) for config in ("long", "taught")]
     assert lengths[0] > lengths[1]
+
+
+# --- closing answers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", CLOSING)
+def test_closing_is_the_last_answer_right_after_its_question(run, config):
+    """In the place and order of the dialogues; what was an original already stays what it was."""
+    whole = rows(run, config.removesuffix("+closing") if "+" in config else "all")
+    scenarios = {row["scenario"] for row in whole}
+    for short, long in zip(rows(run, config), whole, strict=True):
+        if long["scenario"] == "original":
+            assert short == long
+            continue
+        human, gpt = short["conversations"]
+        assert (human["from"], gpt) == ("human", long["conversations"][-1])
+        if long["scenario"] == "analogical_reasoning":
+            assert human == long["conversations"][-2] and human["value"].startswith("What is")
+        else:
+            assert human["value"] == long["question"]
+        assert short["messages"] == [
+            {"role": "user", "content": human["value"]},
+            {"role": "assistant", "content": gpt["value"]},
+        ]
+        assert short["speakers"] == ["question", long["speakers"][-1]]
+        assert [agent["speaker"] for agent in short["agents"]] == short["speakers"]
+        assert short["scenario"] == "closing" and list(short) == list(FEATURES)
+        same = {"id", "question", "reference_answer", "related_id", "usage", "licence"}
+        assert all(short[name] == long[name] for name in same)
+        FEATURES.encode_example(short)
+    assert scenarios - {"original"} and len(whole) > 30
+
+
+def test_closing_keeps_what_was_checked_of_the_turns_that_are_kept(run):
+    found = [
+        {"check": "roles", "version": "2", "label": label, "turn": turn, "detail": None}
+        for label, turn in [("whole", None), ("question", 0), ("attempt", 1), ("guidance", 2), ("correction", 3)]
+    ]
+    dialogue = next(row for row in rows(run, "all") if row["scenario"] == "error_correction")
+    kept = closing(dialogue | {"checks": found})["checks"]
+    assert [(check["label"], check["turn"]) for check in kept] == [("whole", None), ("question", 0), ("correction", 1)]
+    assert found[4]["turn"] == 3, "the row itself is as it was"
 
 
 # --- noise ---------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ FLOORS = {
     "splits": 4,
     "shards": 4,
     "noise": 4,
+    "closing": 4,
     "derived": 4,
     "contents": 4,
     "coreset": 4,
