@@ -520,6 +520,21 @@ def test_a_study_is_killed_goes_on_and_is_done(study_file, tmp_path):
     assert other.returncode == 2 and "was run with other settings" in other.stderr
 
 
+def test_a_study_that_is_told_to_end_ends_its_command_first(study_file, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    log = tmp_path / "out" / "steps" / "generate-served.log"
+    command = studied(str(study_file), "--output", str(tmp_path / "out"))
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (log.exists() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.terminate()
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted; the same command goes on from here" in told
+    with log.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which its command would hold
+
+
 def test_a_step_that_fails_is_told_with_its_log(study_file, tmp_path):
     command = studied(str(study_file), "arms.few.rows=99", "seeds=[3]", "--output", str(tmp_path / "out"))
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)

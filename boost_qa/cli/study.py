@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,8 @@ def study(
     if report:
         check_begun(settings, folder)
     else:
+        # as Ctrl-C, which ends the command that it runs, too
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         with Progress(show=not quiet) as progress:
             work(settings, folder, visible(devices), progress.say)
     for path in write(settings, folder, file):
