@@ -29,7 +29,7 @@ from boost_qa.portable import portable_study
 from boost_qa.run_folder import write_whole
 from boost_qa.study.gather import gather
 from boost_qa.study.held_out import check_unseen, hold_out
-from boost_qa.study.hours import hours
+from boost_qa.study.hours import asked, hours
 from boost_qa.study.paper import paper_file, read_tables
 from boost_qa.study.plots import _sizes
 from boost_qa.study.report import report
@@ -138,6 +138,14 @@ def test_a_full_study_says_what_it_costs(name):
     trained = [cost for cost in costs if cost.what.startswith("train")]
     assert len(trained) == sum(arm.run is not None for arm in study.arms.values())
     assert all(cost.hours > 0 and cost.times == (3 if cost.what != "evaluate base" else 1) for cost in trained)
+
+
+def test_held_out_questions_are_counted_where_nothing_else_is_asked():
+    small, suite = read_study("ablation", "digits"), read_study("ablation", "digits", ["evaluate.suite=quick"])
+    assert asked(small) == (4 * 50, 256) and asked(suite) == (small.assumed.questions, 256)
+    assert asked(read_study("ablation", "small")) == (6 * 50, 384)
+    seconds = 3600 * next(cost.hours for cost in hours(small) if cost.what == "evaluate base")
+    assert seconds == pytest.approx(200 * 256 / small.assumed.evaluated)
 
 
 def test_more_rows_cost_more():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from boost_qa.config import ReasoningGym
 from boost_qa.errors import RecipeError
 from boost_qa.plan import plan
 from boost_qa.study.settings import Arm, Study
@@ -39,7 +40,8 @@ def hours(study: Study) -> list[Cost]:
     assumed = study.assumed
     rows = {name: _dialogues(study, name) for name in study.runs}
     found = [Cost(f"generate {name}", n, n * assumed.tokens / assumed.generated / 3600, 1) for name, n in rows.items()]
-    evaluation = assumed.questions * assumed.reply / assumed.evaluated / 3600
+    questions, reply = asked(study)
+    evaluation = questions * reply / assumed.evaluated / 3600
     trained: dict[tuple[int, tuple[tuple[str, str], ...]], float] = {}
     for name, arm in study.arms.items():
         times = len(study.seeds) if arm.run else 1
@@ -53,9 +55,19 @@ def hours(study: Study) -> list[Cost]:
     return found
 
 
+def asked(study: Study) -> tuple[int, int]:
+    """Questions of an evaluation, known where held-out ones alone are asked and else assumed; and tokens of a reply."""
+    settings = study.evaluate
+    reply = min(study.assumed.reply, settings.max_tokens)
+    if study.held_out is None or settings.suite or settings.tasks:
+        return study.assumed.questions, reply
+    kinds = sum(len(source.tasks) if isinstance(source, ReasoningGym) else 1 for source in study.held_out.sources)
+    return study.held_out.n * kinds, reply
+
+
 def shown(study: Study, costs: list[Cost]) -> Table:
     """The costs as a table."""
-    assumed = study.assumed
+    assumed, (questions, reply) = study.assumed, asked(study)
     table = Table(title=f"study {study.name}, scale {study.scale}: hours of one {assumed.gpu}")
     for name in ("", "rows", "hours", "times", "together"):
         table.add_column(name, justify="left" if not name else "right")
@@ -65,10 +77,10 @@ def shown(study: Study, costs: list[Cost]) -> Table:
             f"{cost.total:.1f}",
         )  # fmt: skip
     table.add_section()
-    table.add_row("all", "", "", "", f"{sum(cost.total for cost in costs):,.0f}")
+    table.add_row("all", "", "", "", f"{sum(cost.total for cost in costs):,.1f}")
     table.caption = (
         f"Reckoned with {assumed.tokens} tokens a dialogue, {assumed.generated:,.0f} of them written a second; "
-        f"{assumed.questions:,} questions an evaluation, {assumed.reply} tokens a reply, {assumed.evaluated:,.0f} a "
+        f"{questions:,} questions an evaluation, {reply} tokens a reply, {assumed.evaluated:,.0f} a "
         "second. Training is planned (boost-qa plan)."
     )
     return table
