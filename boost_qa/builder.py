@@ -14,12 +14,13 @@ import datasets
 
 from boost_qa.choose_run import ChosenRun, chosen
 from boost_qa.config import ScenarioName
-from boost_qa.contents import ALL, ORIGINAL, STAR, survey
+from boost_qa.contents import ALL, STAR, survey
 from boost_qa.derived import DERIVED, made_with
 from boost_qa.errors import RunError
 from boost_qa.register import NAME, code_hash
 from boost_qa.rows import FEATURES
 from boost_qa.shards import Shard
+from boost_qa.types import ORIGINAL
 
 VERSION = "1.0.0"
 

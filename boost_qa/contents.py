@@ -16,10 +16,11 @@ from boost_qa.checks.contamination import LABELS
 from boost_qa.derived import DERIVED
 from boost_qa.errors import RunError
 from boost_qa.run_folder import RunFolder
-from boost_qa.shards import ORIGINAL, SPLITS, Place, Shard, cut
+from boost_qa.shards import SPLITS, Place, Shard, cut
 from boost_qa.splits import validation_records
+from boost_qa.types import ORIGINAL
 
-__all__ = ["ALL", "ORIGINAL", "SPLITS", "STAR", "Contents", "survey"]
+__all__ = ["ALL", "SPLITS", "STAR", "Contents", "survey"]
 
 ALL, STAR = "all", "star"
 

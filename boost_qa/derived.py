@@ -28,8 +28,8 @@ from boost_qa.closing import CLOSING, closing
 from boost_qa.config import MasterScenario
 from boost_qa.errors import RunError
 from boost_qa.run_folder import RunFolder
-from boost_qa.shards import ORIGINAL, Change, Place
-from boost_qa.types import digest
+from boost_qa.shards import Change, Place
+from boost_qa.types import ORIGINAL, digest
 
 if TYPE_CHECKING:
     from boost_qa.contents import Contents

@@ -22,11 +22,12 @@ from typing import Any
 import yaml
 
 from boost_qa.cards.dataset import TAG, SplitFigures, render
-from boost_qa.contents import ALL, ORIGINAL, Contents, survey
+from boost_qa.contents import ALL, Contents, survey
 from boost_qa.errors import RunError
 from boost_qa.parquet import SHARD_BYTES, ShardWriter
 from boost_qa.portable import SERVER, portable, portable_model
 from boost_qa.run_folder import RunFolder
+from boost_qa.types import ORIGINAL
 
 _OURS = re.compile(r"README\.md|recipe\.yaml|data/[a-z_]+/[a-z]+-\d{5}-of-\d{5}\.parquet")
 _HEADER = f"""\

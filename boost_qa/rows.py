@@ -7,6 +7,8 @@ from typing import Any
 
 from datasets import Features, List, Value
 
+from boost_qa.types import ORIGINAL
+
 ROLES = {"human": "user", "gpt": "assistant"}
 _USAGE = {"requests": Value("int64"), "prompt_tokens": Value("int64"), "completion_tokens": Value("int64")}
 _CANDIDATE = {
@@ -86,7 +88,7 @@ def original_row(record: Mapping[str, Any]) -> dict[str, Any]:
         {"speaker": "question", "side": "human", "text": record["question"]},
         {"speaker": "reference", "side": "gpt", "text": record["answer"]},
     )
-    return _row(record["id"], "original", record, turns)
+    return _row(record["id"], ORIGINAL, record, turns)
 
 
 def _row(id: str, scenario: str, record: Mapping[str, Any], turns: Any, **more: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from boost_qa.rows import dialogue_row, original_row
+from boost_qa.types import ORIGINAL
 
-ORIGINAL = "original"
 SPLITS = ("train", "validation")
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]

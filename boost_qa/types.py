@@ -7,6 +7,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
+ORIGINAL = "original"
+"""What stands in the place of a scenario's name where a record stands by itself, without a dialogue."""
+
 
 def digest(*parts: str) -> str:
     """32 hex characters that name `parts`; stable across machines, runs and Python versions."""

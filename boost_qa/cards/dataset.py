@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, get_args
 from boost_qa.cards.licences import Licence, terms, together
 from boost_qa.cards.markup import Markup, code, environment
 from boost_qa.config import MasterScenario
-from boost_qa.contents import ALL, ORIGINAL, STAR, Contents
+from boost_qa.contents import ALL, STAR, Contents
 from boost_qa.portable import names_files, portable_model
 from boost_qa.rows import FEATURES
+from boost_qa.types import ORIGINAL
 
 TAG = "boost-qa"
 TEMPLATE = "dataset.md.jinja"

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from boost_qa.checks.benchmarks import Item
 from boost_qa.checks.finding import Finding, excerpt
 from boost_qa.checks.words import END, tokens, words
-from boost_qa.types import Dialogue, Record
+from boost_qa.types import ORIGINAL, Dialogue, Record
 
 NAME = "contamination"
 VERSION = "1"
@@ -40,7 +40,6 @@ LABELS = {
 LONG, GRAM = 13, 8  # words in a row
 SPOKEN = 2  # words of letters in a run of 8
 SHORTEST = 3  # words and signs of an item
-ORIGINAL = "original"  # where a record stands without a dialogue
 
 # --- the benchmarks ------------------------------------------------------------------------------
 
