@@ -31,6 +31,17 @@ class Plan:
         return models.home() / "runs" / f"{self.recipe.name}-{self.digest[:12]}"
 
     @property
+    def dialogues(self) -> int | None:
+        """Dialogues that are begun, or seeds that agent pairs compete for; None where only the sources know."""
+        recipe = self.recipe
+        sizes = [source.most for source in recipe.sources]
+        records = None if None in sizes else sum(size or 0 for size in sizes)
+        known = [number for number in (recipe.dialogues, records) if number is not None]
+        if not known:
+            return None
+        return min(known) * (len(recipe.scenarios.active()) if recipe.assign == "all" and not recipe.star else 1)
+
+    @property
     def prompts(self) -> dict[str, str]:
         """The digest of each prompt, by scenario/role."""
         return _prompts(self.casts)

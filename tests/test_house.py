@@ -56,6 +56,7 @@ FLOORS = {
     "star_agents": 3,
     # stages
     "plan": 4,
+    "forecast": 4,
     "preflight": 4,
     "lessons": 4,
     "generate": 4,

@@ -26,9 +26,22 @@ def generate(
     overrides: Annotated[list[str] | None, CHANGES] = None,
     output: Annotated[Path | None, OUTPUT] = None,
     replay: Annotated[Path | None, REPLAY] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="say what would be asked of which model, and do nothing")
+    ] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Generate the dialogues of a recipe. Run it again after an interruption: it goes on where it was."""
+    if plan:
+        from boost_qa.forecast import forecast, shown
+        from boost_qa.plan import plan as read
+        from boost_qa.preflight import look_ahead
+
+        planned = read(recipe, overrides or ())
+        console.print(shown(planned, forecast(planned)))
+        say(f"run folder: {output or planned.folder}")
+        look_ahead(planned.recipe, asks=replay is None)
+        return
     from boost_qa.generate import generate as run
     from boost_qa.summary import summary
 

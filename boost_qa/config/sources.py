@@ -14,6 +14,11 @@ class SourceSettings(Strict):
 
     n: int | None = Field(None, ge=1, description="records to draw, seeded; all when not given")
 
+    @property
+    def most(self) -> int | None:
+        """Records that there will be at most; None where the source alone knows."""
+        return self.n
+
 
 class FileSourceSettings(SourceSettings):
     """A source of rows: local files, or a dataset on the Hub."""
@@ -83,6 +88,11 @@ class ReasoningGym(SourceSettings):
     source: Literal["reasoning_gym"]
     tasks: dict[str, dict[str, Any]] = Field(description="task name to its settings, {} for the defaults")
     seed: int = 0
+
+    @property
+    def most(self) -> int | None:
+        """`n` for each task."""
+        return self.n and self.n * len(self.tasks)
 
     @model_validator(mode="after")
     def _finite(self) -> ReasoningGym:

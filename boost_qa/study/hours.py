@@ -87,14 +87,11 @@ def shown(study: Study, costs: list[Cost]) -> Table:
 
 
 def _dialogues(study: Study, run: str) -> int:
-    recipe = plan(study.runs[run].recipe, changes_of(study, run)).recipe
-    sizes = [source.n for source in recipe.sources]
-    known = None if None in sizes else sum(n or 0 for n in sizes)
-    number = recipe.dialogues or known
+    number = plan(study.runs[run].recipe, changes_of(study, run)).dialogues
     if number is None:
         remedy = "Set dialogues, or n of each source."
         raise RecipeError(f"runs.{run}: how many dialogues there will be is not said", remedy)
-    return number * (len(recipe.scenarios.active()) if recipe.assign == "all" else 1)
+    return number
 
 
 def _training(study: Study, arm: Arm, rows: int) -> float:
