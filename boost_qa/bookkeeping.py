@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from boost_qa.checks.finding import Finding
@@ -49,9 +49,8 @@ def speaking(recipe: Recipe, engines: Mapping[str, Engine], known: Mapping[str, 
 def session(folder: RunFolder, manifest: dict[str, Any], stats: Stats) -> Iterator[None]:
     """Write into the manifest when models were asked, for how long and how much, however it ends."""
     started, began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.monotonic()
-    try:
-        yield
-    finally:
+
+    def write() -> None:
         requests = sum(model.requests for model in stats.models.values())
         tokens = sum(model.completion_tokens for model in stats.models.values())
         if requests:
@@ -59,6 +58,14 @@ def session(folder: RunFolder, manifest: dict[str, Any], stats: Stats) -> Iterat
             session = {"started": started, "seconds": seconds, "requests": requests, "completion_tokens": tokens}
             manifest["sessions"].append(session)
             folder.write_manifest(manifest)
+
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # a full disk was told already
+            write()
+        raise
+    write()
 
 
 def row(dialogue: Dialogue, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

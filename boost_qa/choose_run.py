@@ -42,11 +42,12 @@ class ChosenRun:
         finished = self._finished()
         if finished:
             manifest = finished.manifest()
-            return digest("run", manifest["digest"], manifest["dialogues_digest"])[:16]
+            splits = str(manifest["recipe"]["validation"])  # which can change while the dialogues stay
+            return digest("run", manifest["digest"], manifest["dialogues_digest"], splits)[:16]
         from boost_qa.plan import plan
 
-        place = str(Path(self.folder).expanduser().resolve()) if self.folder else ""
         planned = plan(self._recipe(), self.overrides)
+        place = str(Path(self.folder).expanduser().resolve() if self.folder else planned.folder)
         return digest("plan", planned.digest, planned.recipe.model_dump_json(include={"validation"}), place)[:16]
 
     @property

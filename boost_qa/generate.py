@@ -54,9 +54,13 @@ def generate(
     """
     planned = plan(recipe, overrides)
     folder = RunFolder(planned.folder if output is None else output)
+    if strangers := folder.strangers():
+        what = f"{folder.path} holds files that no run wrote, and that one would replace: {', '.join(strangers)}"
+        raise RunError(what, "Give an --output of its own.")
     with folder.lock(-1 if wait else 0), Progress(show) as progress:
         before = begun(folder, planned)
         if before and folder.finished:
+            progress.say(f"the run in {folder.path} is finished; sources are not read again")
             return folder
         if replay is not None and folder.journal.exists() and not before.get("replayed"):
             raise RunError(f"{folder.path} has a journal of its own", "Replay into a new --output.")
@@ -66,8 +70,11 @@ def generate(
         lessons = prepare(folder, planned, progress)
         if replay is not None:
             engines = _recorded(RunFolder(replay), folder, lessons.manifest, planned.recipe)
-        elif engines is None:
-            engines = engines_for(planned.recipe, used(planned.recipe), progress)
+        else:
+            if lessons.manifest.pop("replayed", None):  # from here on the journal holds replies of its own
+                folder.write_manifest(lessons.manifest)
+            if engines is None:
+                engines = engines_for(planned.recipe, used(planned.recipe), progress)
         if planned.recipe.star:
             from boost_qa.star_run import tailor
 

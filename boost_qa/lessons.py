@@ -14,9 +14,10 @@ from importlib import metadata
 from typing import Any
 
 from boost_qa import models, sources
+from boost_qa.bookkeeping import used
 from boost_qa.config import AnalogicalReasoning, Recipe
 from boost_qa.contents import STAR
-from boost_qa.errors import RunError
+from boost_qa.errors import RunError, SourceError
 from boost_qa.plan import Plan
 from boost_qa.progress import Progress
 from boost_qa.retrieval import Embedder, neighbours
@@ -72,10 +73,30 @@ def begun(folder: RunFolder, planned: Plan) -> dict[str, Any]:
         raise RunError(f"{folder.path} holds another run: {changed}", remedy)
     resolved = planned.recipe.model_dump(mode="json")
     if manifest["recipe"] != resolved:
+        _same_names(folder, Recipe.model_validate(manifest["recipe"]), planned.recipe)
         manifest |= {"name": planned.recipe.name, "recipe": resolved}
         folder.write_recipe(resolved)
         folder.write_manifest(manifest)
     return manifest
+
+
+def _same_names(folder: RunFolder, before: Recipe, now: Recipe) -> None:
+    """Make sure that requests carry the model names that they carried, by which the journal finds their replies.
+
+    Raises:
+        RunError: two aliases of a model had the same settings and now differ, or the other way round.
+    """
+    for alias in used(now):
+        if now.model_name(alias) != before.model_name(alias):
+            model = now.models[alias].model
+            both = " and ".join(f"models.{other}" for other, each in now.models.items() if each.model == model)
+            then, today = (
+                ("the same", "different now") if before.model_name(alias) == model else ("different", "the same now")
+            )
+            raise RunError(
+                f"{both} are {model}: their settings were {then} when the run in {folder.path} was begun, are {today}",
+                "Change them alike (slots, server, ...), so that replies are found, or give another --output.",
+            )
 
 
 def _begin(folder: RunFolder, planned: Plan, progress: Progress) -> dict[str, Any]:
@@ -146,6 +167,12 @@ def _neighbours(
     embed = embedder(settings, progress)
     chosen = {record.id for record in first} if mode == "one" else set()
     pool = [record for record in records if record.id not in chosen]
+    sources_of = [{record.source for record in side} for side in (first, pool)]
+    if first and not (pool if settings.across_sources else set.intersection(*sources_of)):
+        raise SourceError(
+            "analogies: every record begins one, and none is left to be the similar question",
+            "Set dialogues below the number of records, give more of them, or set assign: all.",
+        )
     progress.say(f"looking for similar questions among {len(pool)}")
     return neighbours(
         first, pool, embed, settings.k, settings.max_similarity, settings.min_similarity, settings.across_sources

@@ -27,8 +27,17 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """The run folder in the user's cache that belongs to this plan."""
-        return models.home() / "runs" / f"{self.recipe.name}-{self.digest[:12]}"
+        """The run folder in the user's cache that belongs to this plan, and to the local files that it names."""
+        named = digest(self.digest, *self.files) if self.files else self.digest
+        return models.home() / "runs" / f"{self.recipe.name}-{named[:12]}"
+
+    @property
+    def files(self) -> list[str]:
+        """Local sources and benchmarks, absolute: what a relative path means depends on where one is."""
+        checks = self.recipe.checks
+        benchmarks = checks.contamination.benchmarks if checks and checks.contamination else ()
+        paths = (getattr(each, "path", None) for each in (*self.recipe.sources, *benchmarks))
+        return [str(Path(path).expanduser().absolute()) for path in paths if path]
 
     @property
     def dialogues(self) -> int | None:

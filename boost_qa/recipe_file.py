@@ -75,7 +75,7 @@ def recipe_folder(kind: str = "generate") -> Path:
 
 
 def change(raw: dict[str, Any], override: str) -> None:
-    """Set a key of what a YAML file holds, as `key=value` says; see `load_recipe`.
+    """Set a key of what a YAML file holds, as `key=value` says; see `load_recipe`. A list is added to under its length.
 
     Raises:
         RecipeError: it is not key=value, or there is no such place.
@@ -98,8 +98,8 @@ def change(raw: dict[str, Any], override: str) -> None:
             level = level[name]
         else:
             raise RecipeError(f"override {override!r}: there is no {name!r}", "Name list entries by number, from 0.")
-    if isinstance(level, list) and last.isdigit() and int(last) < len(level):
-        level[int(last)] = value
+    if isinstance(level, list) and last.isdigit() and int(last) <= len(level):
+        level[int(last) : int(last) + 1] = [value]
     elif isinstance(level, dict):
         level[last] = value
     else:

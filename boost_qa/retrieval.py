@@ -8,12 +8,13 @@ cache) and one block of similarities.
 from __future__ import annotations
 
 import logging
-import os
+import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import numpy.typing as npt
 
@@ -103,7 +104,7 @@ class Embedder:
         self.folder, self.revision, self.cache, self.tell = folder, revision, cache, tell
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
-        """Embed `texts`: (n, d), rows of length 1, memory-mapped.
+        """Embed `texts`: (n, d), rows of length 1, memory-mapped. What was done until a call was stopped is kept.
 
         Raises:
             ModelError: if sentence-transformers or the model is missing.
@@ -111,23 +112,39 @@ class Embedder:
         kept = self.cache / f"{digest(self.revision, *texts)}.npy"
         if not kept.exists():
             self.cache.mkdir(parents=True, exist_ok=True)
-            part = kept.with_suffix(f".{os.getpid()}.part")
-            self._embed(texts, part)
-            part.replace(kept)
+            with filelock.FileLock(kept.with_suffix(".lock")):  # another process may be at the same texts
+                if not kept.exists():
+                    self._embed(texts, kept)
         vectors: Vectors = np.load(kept, mmap_mode="r")
         return vectors
 
-    def _embed(self, texts: Sequence[str], path: Path) -> None:
-        dimensions = self._model.get_embedding_dimension()
-        vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(texts), dimensions))
-        for start in range(0, len(texts), CHUNK):
+    def _embed(self, texts: Sequence[str], kept: Path) -> None:
+        """Chunk by chunk, each a file of its own until all are there."""
+        chunks = kept.with_suffix(".chunks")
+        chunks.mkdir(exist_ok=True)
+        starts = range(0, len(texts), CHUNK)
+        files = [chunks / f"{start}.npy" for start in starts]
+        for start, file in zip(starts, files, strict=True):
             chunk = list(texts[start : start + CHUNK])
-            vectors[start : start + len(chunk)] = self._model.encode(
-                chunk, batch_size=64, normalize_embeddings=True, show_progress_bar=False
-            )
+            if not file.exists():
+                part = file.with_suffix(".part")
+                with part.open("wb") as out:
+                    np.save(out, self._encode(chunk))
+                part.replace(file)
             if self.tell:
                 self.tell(start + len(chunk), len(texts))
+        whole = kept.with_suffix(".part")
+        shape = (len(texts), np.load(files[0], mmap_mode="r").shape[1])
+        vectors = np.lib.format.open_memmap(whole, mode="w+", dtype=np.float32, shape=shape)
+        for start, file in zip(starts, files, strict=True):
+            vectors[start : start + CHUNK] = np.load(file)
         vectors.flush()
+        whole.replace(kept)
+        shutil.rmtree(chunks)
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        found: Vectors = self._model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+        return found
 
     @cached_property
     def _model(self) -> Any:

@@ -32,7 +32,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -99,6 +99,13 @@ class RunFolder:
         self.page_file = self.path / "report.html"
         self.coreset_file = self.path / "coreset.json"
         self.gradients = self.path / "gradients"
+
+    def strangers(self) -> list[str]:
+        """Names of files that a run writes and that are here, though none was ever begun here; sorted."""
+        if self.begun or (self.path / ".lock").exists():
+            return []
+        own = {path.name for path in vars(self).values() if path != self.path}
+        return sorted(name for name in own if (self.path / name).exists())
 
     @property
     def finished(self) -> bool:
@@ -176,10 +183,16 @@ class RunFolder:
             opened: list[TextIO] = [
                 stack.enter_context(part.open("w", buffering=1, encoding="utf-8", newline="\n")) for part in parts
             ]
-            yield opened
-            for written in opened:
-                written.flush()
-                os.fsync(written.fileno())
+            try:
+                yield opened
+                for written in opened:
+                    written.flush()
+                    os.fsync(written.fileno())
+            except BaseException:
+                for written in opened:
+                    with suppress(OSError):  # a full disk was told already
+                        written.close()
+                raise
         for part, file in zip(parts, files, strict=True):
             part.replace(file)
 
@@ -190,7 +203,10 @@ class RunFolder:
         Raises:
             RunError: if another process is working in it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be a run folder: {error}", "Give another --output.") from error
         try:
             with filelock.FileLock(self.path / ".lock", timeout=timeout):
                 yield
@@ -201,7 +217,7 @@ class RunFolder:
     def _manifest_or_empty(self) -> dict[str, Any]:
         try:
             found: dict[str, Any] = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
             remedy = "Delete it and run `boost-qa generate` again; the journal keeps all replies."

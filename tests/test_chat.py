@@ -163,6 +163,14 @@ def test_folders_that_are_not_whole(fetched, tmp_path):
         ChatTokenizer(tmp_path)
     with pytest.raises(ModelError, match="no chat template"):
         ChatTokenizer(_folder(fetched, tmp_path / "a", None))
+    pointer = _folder(fetched, tmp_path / "c", "{{ messages }}") / "tokenizer.json"
+    pointer.unlink()  # a link to the model in the cache
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7031645\n")
+    with pytest.raises(ModelError, match=r"c/tokenizer\.json: a pointer of Git LFS"):
+        ChatTokenizer(pointer.parent)
+    pointer.write_text("[]]")
+    with pytest.raises(ModelError, match=r"c/tokenizer\.json: .*line 1 column"):
+        ChatTokenizer(pointer.parent)
     with pytest.raises(ModelError, match="template is broken"):
         ChatTokenizer(_folder(fetched, tmp_path / "b", "{% for %}"))
 

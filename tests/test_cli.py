@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -209,6 +210,24 @@ def test_interrupted_from_the_keyboard(tmp_path, finished):
     assert process.returncode == 130 and "Traceback" not in err and out == ""
     assert "the same command goes on from here" in err
     assert RunFolder(tmp_path / "run").begun
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_folders_that_cannot_be_are_told_and_not_traced(command, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, _, err = command("generate", "demo_small", "-o", tmp_path / "file")
+    assert code == 2 and "cannot be a run folder" in err and (tmp_path / "file").read_text() == "mine"
+    code, _, err = command("generate", "demo_small", "-o", "/proc/self/run")
+    assert code == 2 and "/proc/self/run cannot be a run folder" in err
+
+
+def test_what_a_disk_says_is_told_and_not_traced(command, tmp_path, finished, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "page.html"))
+
+    monkeypatch.setattr("boost_qa.page.write", full)
+    code, _, err = command("report", finished[0].path)
+    assert code == 1 and "No space left on device" in err and "page.html" in err and "same command" in err
 
 
 # --- show ----------------------------------------------------------------------------------------

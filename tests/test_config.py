@@ -329,6 +329,7 @@ def test_nothing_else_is_a_recipe(tmp_path_factory, raw):
         ("seed=7", "seed", 7),
         ("sources.0.n=2", "sources.0.n", 2),
         ("sources.0={source: sample, n: 1}", "sources.0.n", 1),
+        ("sources.1={source: sample, n: 1}", "sources.1.n", 1),
         ("scenarios.debate=null", "scenarios.debate", None),
         ("scenarios.debate.rounds=[2]", "scenarios.debate.rounds", [2]),
         ("runner.in_flight=3", "runner.in_flight", 3),
@@ -355,7 +356,7 @@ def test_later_override_wins_and_null_is_opened_again(tmp_path):
     "override",
     ["seed", "=3", "", "sources.x.n=1", "sources.7.n=1", "sources.-1.n=1", "seed.deep=1", "seed=[", "sources.0.m=1",
      "sed=1", "scenarios.debat.share=1", "name=null", "sources.0.n=many", "models.weak.api_key=abc", "sources..n=1",
-     "sources.1={}"],
+     "sources.1={}", "sources.2={source: sample}"],
 )  # fmt: skip
 def test_bad_override(tmp_path, override):
     path = write(tmp_path, SMALL)
@@ -404,6 +405,25 @@ def test_field_of_a_request_that_looks_like_a_secret_is_refused_and_not_repeated
     with pytest.raises(RecipeError, match=rf"models\.weak\.extra_body: {key} looks like a secret") as caught:
         load_recipe(write(tmp_path, raw))
     assert "hunter2" not in str(caught.value) and "api_key_env" in str(caught.value)
+
+
+def test_a_secret_inside_a_field_of_a_request_is_refused_too(tmp_path):
+    raw = copy.deepcopy(SMALL)
+    raw["models"]["weak"] = {**SERVER, "extra_body": {"provider": [{"headers": {"x-api-key": "hunter2"}}]}}
+    with pytest.raises(RecipeError, match=r"models\.weak\.extra_body: x-api-key looks like a secret") as caught:
+        load_recipe(write(tmp_path, raw))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["sk-proj-hunter2", "hf_hunter2hunter2hunter2hunter2", "gsk_hunter2hunter2hunter2", "hunter2!", ""]
+)
+def test_a_key_in_the_place_of_its_variable_is_refused_and_not_repeated(tmp_path, key):
+    raw = copy.deepcopy(SMALL)
+    raw["models"]["weak"] = {**SERVER, "api_key_env": key}
+    with pytest.raises(RecipeError, match=r"models\.weak\.api_key_env: must be the name") as caught:
+        load_recipe(write(tmp_path, raw))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_other_fields_of_a_request_are_free(tmp_path):

@@ -26,6 +26,7 @@ from boost_qa.coreset.features import features
 from boost_qa.coreset.gradients import SIZE, Gradients
 from boost_qa.coreset.selection import pursue, select, shares
 from boost_qa.errors import ModelError, RunError
+from boost_qa.run_folder import dump
 from boost_qa.star_agents.scorer import Scorer
 from boost_qa.types import Record
 
@@ -255,6 +256,28 @@ def test_after_a_kill_there_is_nothing_half_and_it_goes_on(tmp_path):
     made_with = json.dumps([{"name": "m", "revision": "r1"}, 0, 2048], sort_keys=True)
     found = features(records, vectors, run.gradients, made_with, block=16)
     assert asked == records[32:] and np.array_equal(found, fake(records))
+
+
+def test_records_that_a_check_keeps_out_are_not_chosen(tmp_path):
+    run = make_run(tmp_path / "run", dialogues=8, validation=0)
+    leaked = next(run.records()).id
+    manifest = run.manifest() | {"checks": {"settings": {"drop": ["benchmark 8-gram"]}}}
+    run.write_manifest(manifest)
+    run.overlaps_file.write_text(
+        json.dumps({"record": leaked, "scenario": "original", "label": "benchmark 8-gram"}) + "\n", encoding="utf-8"
+    )
+    lines = [line for line in run.dialogues() if line["record"]["id"] != leaked]  # as the run's checks make them leave
+    run.dialogues_file.write_text("".join(dump(line) + "\n" for line in lines), encoding="utf-8", newline="\n")
+    asked: list[str] = []
+
+    def vectors(records):
+        asked.extend(record.id for record in records)
+        return fake(records)
+
+    chosen = choose(run, Settings("m", clusters=2), load=lambda settings: (vectors, {"name": "m", "revision": "r1"}))
+    assert leaked not in asked and len(asked) == 15
+    assert leaked not in {id for ids in chosen.values() for id in ids}
+    assert groups(run, "tagcos") == groups(run, "taught")
 
 
 def test_the_command(command, tmp_path):

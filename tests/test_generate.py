@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import shutil
@@ -529,6 +530,68 @@ def test_overrides_are_never_ignored(tmp_path):
         generate(recipe(), tmp_path, overrides=["seed=6"], engines=classmates(Blackboard()), show=False)
 
 
+# --- what is there already -----------------------------------------------------------------------
+
+
+def test_files_of_the_user_are_not_taken_for_those_of_a_run(tmp_path):
+    rows = write_rows(tmp_path / "records.jsonl")
+    own = tmp_path / "recipe.yaml"
+    own.write_text(yaml.safe_dump(rows_recipe(rows).model_dump(mode="json")) + "# mine\n", encoding="utf-8")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(RunError, match=r"that one would replace: recipe\.yaml, records\.jsonl\n.*--output"):
+        generate(own, tmp_path, engines=classmates(Blackboard()), show=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert generate(own, tmp_path / "run", engines=classmates(Blackboard()), show=False).finished
+
+
+def test_relative_paths_of_two_projects_are_two_runs(tmp_path, monkeypatch):
+    folders = []
+    for project in ("one", "two"):
+        (tmp_path / project).mkdir()
+        monkeypatch.chdir(tmp_path / project)
+        folders.append(plan(rows_recipe(Path("rows.jsonl"))).folder)
+        assert plan(rows_recipe(tmp_path / project / "rows.jsonl")).files == plan(rows_recipe(Path("rows.jsonl"))).files
+    assert folders[0] != folders[1]
+    assert plan(recipe()).folder.name.endswith(plan(recipe()).digest[:12]), "without a file nothing is added"
+
+
+def test_two_names_of_a_model_stay_one_in_a_run(whole, tmp_path):
+    def one_model(**strong):
+        model = {"engine": "embedded", "model": "m"}
+        return recipe(models={"weak": model, "middle": model, "strong": model | strong})
+
+    broken(tmp_path, 30, one_model())
+    with pytest.raises(RunError, match=r"models.weak and models.middle and models.strong are m: .* different now"):
+        generate(one_model(slots=8), tmp_path, engines=classmates(Blackboard()), show=False)
+    alike = {alias: {"engine": "embedded", "model": "m", "slots": 8} for alias in ALIASES}
+    _, board = play(tmp_path, recipe(models=alike))
+    assert len(board.answered) == len(whole[1].answered) - 30, "nothing was asked twice"
+
+
+def test_analogies_of_all_records_have_nothing_to_be_like(tmp_path):
+    settings = {"analogical_reasoning": {}, "error_correction": None, "debate": None}
+    rows = write_rows(tmp_path / "rows.jsonl")
+    with pytest.raises(SourceError, match="every record begins one.*\n.*dialogues"):
+        play(tmp_path / "run", rows_recipe(rows, scenarios=settings))
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_what_cannot_be_written_on_the_way_out_does_not_hide_why(tmp_path, monkeypatch):
+    write = RunFolder.write_manifest
+
+    def full(folder: RunFolder, manifest: dict[str, Any]) -> None:
+        if manifest["sessions"]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(folder, manifest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_manifest", full)
+        broken(tmp_path, 30, recipe(runner={"in_flight": 2}))  # ends in the error of the engine
+        with pytest.raises(OSError, match="No space left"):
+            play(tmp_path)
+    assert play(tmp_path)[0].finished
+
+
 # --- replay --------------------------------------------------------------------------------------
 
 
@@ -551,6 +614,19 @@ def test_replay_over_replies_of_its_own_is_refused(whole, tmp_path):
         generate(recipe(), tmp_path, replay=whole[0].path, show=False)
     assert caught.value.exit_code == 2 and "--output" in str(caught.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_replay_does_not_take_away_what_models_answered_since(whole, tmp_path):
+    broken(tmp_path / "old", 20)
+    with pytest.raises(EngineError, match="the journal holds no answer"):
+        generate(recipe(), tmp_path / "new", replay=tmp_path / "old", show=False)
+    broken(tmp_path / "new", 15)
+    held = (tmp_path / "new" / "journal.sqlite").read_bytes()
+    with pytest.raises(RunError, match="has a journal of its own"):
+        generate(recipe(), tmp_path / "new", replay=tmp_path / "old", show=False)
+    assert (tmp_path / "new" / "journal.sqlite").read_bytes() == held
+    run, _ = play(tmp_path / "new")
+    assert run.dialogues_file.read_bytes() == whole[0].dialogues_file.read_bytes()
 
 
 def test_replay_of_no_run_is_refused(tmp_path):

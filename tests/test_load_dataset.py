@@ -143,6 +143,18 @@ def test_the_import_is_light(tmp_path):
     assert heavy.isdisjoint(result(python(code, tmp_path, tmp_path)))
 
 
+def test_other_splits_of_the_same_dialogues_are_another_dataset(tmp_path, cache):
+    import boost_qa
+
+    run = make_run(tmp_path / "run", validation=0.25)
+    before = boost_qa.load("all", run=run.path, cache_dir=cache)
+    manifest = run.manifest()
+    run.write_manifest(manifest | {"recipe": manifest["recipe"] | {"validation": 0.6}})
+    after = boost_qa.load("all", run=run.path, cache_dir=cache)
+    assert len(after["validation"]) > len(before["validation"]) > 0
+    assert sum(after.num_rows.values()) == sum(before.num_rows.values())
+
+
 # --- serving a finished run ----------------------------------------------------------------------
 
 

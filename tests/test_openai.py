@@ -151,6 +151,8 @@ def test_forms_of_a_reply(raw, reply):
         ({"status": 502, "body": "<html>Bad Gateway</html>"}, True),
         ({"status": 503}, True),
         ({"status": 504}, True),
+        ({"status": 522}, True),
+        ({"status": 529, "headers": {"Retry-After": "0"}}, True),
         ({"drop": True}, True),
         ({"status": 500}, False),
         ({"status": 200, "body": '{"choices": [{"mess'}, False),
@@ -218,6 +220,14 @@ def test_retry_after_holds_for_everybody(server):
     during, waited = asyncio.run(talk())
     assert during == 1 and waited >= 2
     assert server.stats()["requests"] == 22
+
+
+def test_a_pause_of_no_time_is_not_all_that_is_waited(server, monkeypatch):
+    monkeypatch.setattr("random.uniform", lambda least, most: most / 10)
+    server.fail(status=503, times=3, headers={"Retry-After": "0"})
+    began = time.monotonic()
+    assert ask(server.url, call(), retries=3)[0].finish == "stop"
+    assert time.monotonic() - began > (1 + 2 + 4) / 10
 
 
 def test_a_pause_of_hours_stops_the_run(server):

@@ -257,6 +257,28 @@ def test_failed_embedding_leaves_no_cache_behind(minilm, tmp_path):
     assert len(list(tmp_path.glob("*.npy"))) == 1
 
 
+def test_stopped_embedding_goes_on_after_its_last_chunk(minilm, tmp_path, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == 4:
+            raise Stopped
+
+    monkeypatch.setattr("boost_qa.retrieval.CHUNK", 2)
+    texts = [f"{n} spiders" for n in range(5)]
+    with pytest.raises(Stopped):
+        Embedder(minilm.path, minilm.revision, tmp_path, stop)(texts)
+    again = Embedder(minilm.path, minilm.revision, tmp_path)
+    encode, asked = again._encode, []
+    monkeypatch.setattr(again, "_encode", lambda some: asked.append(some) or encode(some))
+    found = again(texts)
+    assert asked == [texts[4:]]
+    assert np.allclose(found, Embedder(minilm.path, minilm.revision, tmp_path / "anew")(texts), atol=1e-6)
+    assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} <= {".npy", ".lock"}
+    assert not list(tmp_path.glob("*.chunks"))
+
+
 def test_folder_that_is_no_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     for folder in (tmp_path, tmp_path / "nowhere"):

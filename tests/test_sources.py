@@ -310,6 +310,8 @@ def test_columns_maps_names_and_takes_numbers_for_id_and_final(tmp_path: Path) -
         {"body": "Two and two?", "solution": "It is four.", "result": 4, "key": 17},
         {"body": "Two and one?", "solution": "It is three.", "result": None, "key": ""},
         {"body": "One and one?", "solution": "It is two.", "result": [2], "key": "k"},
+        {"body": "Nine and nine?", "solution": "It is eighteen.", "result": 18.0, "key": float("nan")},
+        {"body": "No end of it?", "solution": "Infinity.", "result": float("inf"), "key": 2.5},
     ]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     chosen = {"question": "body", "answer": "solution", "id": "key", "final": "result", "licence": "CC0-1.0"}
@@ -318,6 +320,9 @@ def test_columns_maps_names_and_takes_numbers_for_id_and_final(tmp_path: Path) -
     four, three = by_question["Two and two?"], by_question["Two and one?"]
     assert (four.final, four.source_id, four.licence) == ("4", "17", "CC0-1.0")
     assert (three.final, three.source_id) == (None, three.id.removeprefix("mine:"))
+    nine, endless = by_question["Nine and nine?"], by_question["No end of it?"]
+    assert (nine.final, nine.source_id) == ("18", nine.id.removeprefix("mine:"))
+    assert (endless.final, endless.source_id) == (None, "2.5")
     assert reading.bad_rows == [BadRow("mine", "a.jsonl:3", "result is neither text nor a number")]
 
 

@@ -140,6 +140,23 @@ def test_a_full_study_says_what_it_costs(name):
     assert all(cost.hours > 0 and cost.times == (3 if cost.what != "evaluate base" else 1) for cost in trained)
 
 
+def test_other_splits_are_other_rows_to_train_on(tmp_path):
+    places = Places(tmp_path)
+
+    def depends(*changes: str) -> dict[str, str]:
+        study = read_study("ablation", "tiny", changes)
+        return {
+            step.name: step.depends
+            for chain in (*generations(study, places), *trainings(study, places))
+            for step in chain
+        }
+
+    before, after = depends(), depends("runs.classroom.change=[dialogues=12, runner.in_flight=12, validation=0]")
+    changed = {name for name in before if before[name] != after[name]}
+    assert {"generate classroom", "train full, seed 0", "evaluate full, seed 0, held_out"} <= changed
+    assert not changed & {"generate direct", "train direct, seed 0", "evaluate base, seed 0, held_out"}
+
+
 def test_held_out_questions_are_counted_where_nothing_else_is_asked():
     small, suite = read_study("ablation", "digits"), read_study("ablation", "digits", ["evaluate.suite=quick"])
     assert asked(small) == (4 * 50, 256) and asked(suite) == (small.assumed.questions, 256)

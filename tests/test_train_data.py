@@ -258,8 +258,9 @@ def test_records_are_held_out_with_all_their_dialogues_the_same_ones_each_time(r
 
 def test_an_unfinished_run_is_not_generated_by_training(tmp_path):
     unfinished = make_run(tmp_path / "half", finished=False)
-    with pytest.raises(SourceError, match="is not finished"):
+    with pytest.raises(SourceError, match="is not finished") as caught:
         load_dialogues(DialogueArguments(dataset=str(unfinished.path)))
+    assert f"boost-qa generate {unfinished.recipe} --output {unfinished.path}" in str(caught.value)
     with pytest.raises(RunError, match="boost-qa generate"):
         load_dialogues(DialogueArguments(dataset="boost_qa", dataset_recipe="paper"))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from fabricate import make_run
 from rich.console import Console
 from tiny_models import tiny
@@ -14,8 +16,12 @@ from typer.testing import CliRunner
 from boost_qa.cli import app
 from boost_qa.errors import RecipeError
 from boost_qa.train.finetune import finetune
-from boost_qa.train.plan import plan_recipe, recognise, shown
+from boost_qa.train.gpus import gpus
+from boost_qa.train.plan import make_plan, plan_recipe, recognise, shown
+from boost_qa.train.prepare import assume
 from boost_qa.train.settings import read_settings
+from boost_qa.train.shapes import shape
+from boost_qa.train.varlen import Attention
 
 PROJECTIONS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj"
 LORA = f"--use_peft true --lora_target_modules {PROJECTIONS} --lora_dropout 0 --lora_r 4"
@@ -101,6 +107,19 @@ def test_what_does_not_fit_says_what_would():
         read_settings([*recipe, "--checkpoint_every", "auto", "--gpu", "l40s"], plan_only=True), 1, None, dialogues=200
     )
     assert chosen.prediction.fits and chosen.checkpoint_every > 0
+
+
+def test_what_trains_here_has_the_memory_of_this_gpu_whatever_its_speed_is_reckoned_with(monkeypatch):
+    """A card of 24 GiB whose speed is not in gpus.yaml, told to reckon with that of an H100."""
+    card = SimpleNamespace(name="NVIDIA Unheard-of 24GB", total_memory=24 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    settings = read_settings(["--config", "llama-3-8b/lora_best", "--gpu", "h100"], plan_only=True)
+    config, counts = shape(settings.model.model_name_or_path), assume(2000, 600, settings, 1)
+    planned, trained = (make_plan(settings, config, counts, 1, None, here) for here in (None, Attention("sdpa")))
+    assert (planned.gpu.memory_gib, trained.gpu.memory_gib) == (gpus()["h100"].memory_gib, 24)
+    assert planned.prediction.fits and trained.prediction.fits and trained.gpu.name == "h100"
+    assert trained.checkpoint_every == 1 and planned.checkpoint_every != 1, "it would have been out of memory"
 
 
 def test_turn_tokens_that_lora_does_not_train_are_warned_of(words):

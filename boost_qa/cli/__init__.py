@@ -23,7 +23,7 @@ EXTRAS = {
     **dict.fromkeys(("accelerate", "peft", "safetensors", "torch", "transformers", "trl"), "train"),
     **dict.fromkeys(("phonenumbers", "py3langid", "rensa"), "checks"),
     **dict.fromkeys(("lm_eval", "math_verify", "scipy"), "evaluate"),
-    **dict.fromkeys(("gguf", "openvino_genai"), "embedded"),
+    **dict.fromkeys(("gguf", "openvino_genai", "tokenizers"), "embedded"),
     **dict.fromkeys(("nlpaug", "sklearn"), "baselines"),
 }
 """The extra that a package comes with."""
@@ -69,6 +69,13 @@ def main() -> None:
     except BoostQAError as error:
         say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), Console(stderr=True), "red")
         sys.exit(error.exit_code)
+    except OSError as error:  # of a disk, a file or a network that nobody could foresee
+        say(
+            f"error: {error}\n  What was done is kept: see to it, and give the same command.",
+            Console(stderr=True),
+            "red",
+        )
+        sys.exit(1)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from boost_qa.config.strict import SECRET, Strict
+
+_KEY = re.compile(r"(hf|gh[opusr]|github_pat|gsk|sk|xai|AKIA|AIza)_?[A-Za-z0-9_]{16}")
+"""How keys begin that are written like the name of a variable."""
 
 
 class Embedded(Strict):
@@ -42,10 +46,19 @@ class OpenAI(Strict):
     )
     extra_body: dict[str, Any] = Field(default_factory=dict, description="further fields of each request")
 
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, name: str | None) -> str | None:
+        if name is not None and (not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name) or _KEY.match(name)):
+            raise ValueError(
+                "must be the name of an environment variable, such as OPENAI_API_KEY, and not the key itself"
+            )
+        return name
+
     @field_validator("extra_body")
     @classmethod
     def _no_secrets(cls, body: dict[str, Any]) -> dict[str, Any]:
-        for name in body:
+        for name in _names(body):
             if SECRET.search(name):
                 raise ValueError(f"{name} looks like a secret, and a recipe is written into every run; use api_key_env")
         return body
@@ -58,6 +71,14 @@ class OpenAI(Strict):
         if re.match(r"^https?://[^/]*@", url) or "?" in url:
             raise ValueError("must not hold a user, password or query; name the key's variable in api_key_env")
         return url.rstrip("/")
+
+
+def _names(value: Any) -> Iterator[str]:
+    """The keys of a mapping and of all that is in it."""
+    if isinstance(value, dict):
+        yield from map(str, value)
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _names(inner)
 
 
 AnyModel = Annotated[Embedded | OpenAI, Field(discriminator="engine")]

@@ -74,8 +74,8 @@ def choose(
     with run.lock():
         contents = survey(run)
         split = {place.record: place.split for place in contents.records}
-        # sorted, so that the order in which sources were read changes nothing
-        records = sorted(run.records(), key=lambda record: record.id)
+        # those that a check keeps out are in no split; sorted, so that the order of the sources changes nothing
+        records = sorted((record for record in run.records() if record.id in split), key=lambda record: record.id)
         vectors, model = load(settings)
         made_with = json.dumps([model, settings.seed, settings.max_tokens], sort_keys=True)
         found = features(records, vectors, run.gradients, made_with, say)

@@ -47,7 +47,7 @@ class ChatTokenizer:
 
         self._folder = Path(folder)
         facts = _facts(self._folder)
-        raw = json.loads(_read(self._folder / "tokenizer.json"))
+        raw = _json(self._folder / "tokenizer.json")
         added = {int(token["id"]): token for token in raw.get("added_tokens", [])}
         # Runs of spaces are ordinary text even where they are added tokens.
         plain = [token for token in added.values() if not token["content"].strip()]
@@ -124,7 +124,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         own = yaml.safe_load(_read(folder / "model.yaml"))
         if "stop_ids" in own:
             return dict(own) | {"template": _read(jinja), "ends": [own["eos_token"]]}
-    settings = json.loads(_read(folder / "tokenizer_config.json"))
+    settings = _json(folder / "tokenizer_config.json")
     model = _optional(folder / "config.json")
     template = _read(jinja) if jinja.is_file() else settings.get("chat_template")
     if isinstance(template, list):  # several under names
@@ -171,7 +171,16 @@ def _text(token: dict[str, Any] | str | None) -> str | None:
 
 
 def _optional(file: Path) -> dict[str, Any]:
-    return dict(json.loads(_read(file))) if file.is_file() else {}
+    return _json(file) if file.is_file() else {}
+
+
+def _json(file: Path) -> dict[str, Any]:
+    text = _read(file)
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        why = "a pointer of Git LFS, not the file itself" if text.startswith("version https://git-lfs") else error
+        raise ModelError(f"{file}: {why}", _OWN_REPOSITORY) from error
 
 
 def _read(file: Path) -> str:

@@ -31,7 +31,7 @@ from boost_qa.types import Call, Reply
 if TYPE_CHECKING:
     from boost_qa.engines.chat import ChatTokenizer
 
-OVERLOADED = frozenset({408, 429, 502, 503, 504})
+OVERLOADED = frozenset({408, 429, 502, 503, 504, 520, 521, 522, 523, 524, 529, 530})  # from 520: of proxies
 AGAIN = OVERLOADED | {200, 409, 425, 500}  # 200: a body without a reply
 LONGEST_BACK_OFF = 60.0  # seconds
 LONGEST_PAUSE = 3600.0  # seconds; a server that asks for more is out of quota
@@ -214,7 +214,8 @@ class OpenAIEngine:
                 "a lower `concurrency`, a higher `timeout` or more `retries` help.",
             )
         longest = min(LONGEST_BACK_OFF, 0.5 * 2**failures)
-        await asyncio.sleep(random.uniform(0, longest) if miss.pause is None else miss.pause)
+        # a pause that the server names is the least: it may name none at all while it is overloaded
+        await asyncio.sleep((miss.pause or 0) + random.uniform(0, longest))
 
     # --- the server as a whole -----------------------------------------------------------------------
 

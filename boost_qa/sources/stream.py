@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,7 @@ def text(row: Mapping[str, Any], field: str) -> str:
 
 
 def optional(row: Mapping[str, Any], field: str | None) -> str | None:
-    """The field as `text`, numbers too; None where it is missing, null or empty.
+    """The field as `text`, numbers too; None where it is missing, null, empty or no number (NaN).
 
     Raises:
         Unfit: the field holds something else, or no valid Unicode.
@@ -95,6 +96,10 @@ def optional(row: Mapping[str, Any], field: str | None) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise Unfit(f"{field} is neither text nor a number")
+    if isinstance(value, float):  # as which tables hand out whole numbers where some cells are empty
+        if not math.isfinite(value):
+            return None
+        value = int(value) if value.is_integer() else value
     return _clean(str(value), field) or None
 
 

@@ -115,9 +115,15 @@ def changes_of(study: Study, run: str) -> tuple[str, ...]:
     return (f"sources={json.dumps(sources)}", *change)
 
 
+def _made(study: Study, run: str) -> str:
+    """What decides the rows of a run's dataset, splits included."""
+    planned = plan(study.runs[run].recipe, changes_of(study, run))
+    return digest(planned.digest, str(planned.recipe.validation))
+
+
 def _generation(study: Study, places: Places, name: str) -> Iterator[Step]:
     recipe, changes, folder = study.runs[name].recipe, changes_of(study, name), places.run(name)
-    made = plan(recipe, changes).digest
+    made = _made(study, name)
     command = _boost_qa("generate", recipe, *changes, "--output", str(folder))
     yield Step(f"generate {name}", "generate", command, made)
     if any(arm.run == name and arm.config == TAGCOS for arm in study.arms.values()):
@@ -139,7 +145,7 @@ def _training(study: Study, places: Places, name: str, seed: int) -> Iterator[St
         base = _base(study, arm)
         whose, depends = _flags(base=base), base
     else:
-        made = plan(study.runs[arm.run].recipe, changes_of(study, arm.run)).digest
+        made = _made(study, arm.run)
         material = json.dumps([training_settings(study, arm).material(), arm.config, arm.rows, seed])
         whose, depends = _flags(adapter=str(folder)), digest(made, material)
         yield Step(f"train {name}, seed {seed}", "train", _train(study, places, arm, folder, seed), depends)

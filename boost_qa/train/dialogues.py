@@ -195,7 +195,8 @@ def _load(ours: DialogueArguments, split: str, revision: str | None) -> Dataset:
 
 def _from_run(run: RunFolder, ours: DialogueArguments, split: str) -> Dataset:
     if not run.finished:  # `load` would finish it: hours of generation, at the start of a training
-        raise SourceError(f"the run in {run.path} is not finished", f"boost-qa generate {ours.dataset_recipe}")
+        remedy = f"boost-qa generate {run.recipe} --output {run.path}"
+        raise SourceError(f"the run in {run.path} is not finished", remedy)
     return load(ours.dataset_config or ALL, split=split, run=str(run.path))
 
 

@@ -66,6 +66,8 @@ def make_plan(
         )
     used = attention.name if attention else str(settings.model.attn_implementation or "sdpa")
     gpu = this_gpu() if settings.ours.gpu is None else known_gpu(settings.ours.gpu)
+    if gpu and attention and torch.cuda.is_available():  # it will run here, whatever the speed is reckoned with
+        gpu = replace(gpu, memory_gib=_memory())
     training = _training(settings, counts, used, devices, sharding or _sharding(devices))
     work = Work(
         tokens=counts.tokens,
@@ -126,8 +128,12 @@ def this_gpu() -> Gpu | None:
     """The GPU of this machine; None without one, or if its speed is not known."""
     if not torch.cuda.is_available():
         return None
-    properties = torch.cuda.get_device_properties(0)
-    return recognise(properties.name, properties.total_memory / 2**30)
+    return recognise(torch.cuda.get_device_properties(0).name, _memory())
+
+
+def _memory() -> float:
+    """Of this machine's first GPU, in GiB."""
+    return float(torch.cuda.get_device_properties(0).total_memory) / 2**30
 
 
 def shown(plan: Plan) -> Group:
