@@ -1,7 +1,8 @@
 """How many requests a recipe will make of each model, before a source is read or a model fetched.
 
 A debate counts with the mean of its rounds, agent pairs as if all were drawn alike. What is asked again (a reply that
-was cut off, a mistake that was none) and what checks ask comes on top.
+was cut off, a mistake that was none) and what checks ask comes on top. Scorers write nothing: a request is one
+likelihood of a whole answer.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from rich.table import Table
 from boost_qa.config import AgentSettings, AnalogicalReasoning, AnyScenario, Debate, Star
 from boost_qa.plan import Plan
 
+HERE = "on this machine"
+
 _JUDGED = 2
 """A candidate is compared with the base sample in both orders."""
 
@@ -27,7 +30,9 @@ class Asked:
     Where it is not said how many records there are, both are of one dialogue or seed.
     """
 
-    alias: str
+    name: str
+    model: str
+    where: str
     roles: tuple[str, ...]
     requests: float
     tokens: float
@@ -43,9 +48,16 @@ def forecast(planned: Plan) -> list[Asked]:
         roles[agent.model][role] = None
         requests[agent.model] += calls * times
         tokens[agent.model] += calls * times * agent.max_tokens
-    return [
-        Asked(alias, tuple(roles[alias]), requests[alias], tokens[alias]) for alias in recipe.models if alias in roles
+    found = [
+        Asked(alias, model.model, getattr(model, "base_url", HERE), tuple(roles[alias]), requests[alias], tokens[alias])
+        for alias, model in recipe.models.items()
+        if alias in roles
     ]
+    if star := recipe.star:
+        scored = (len(star.base) + _drawn(star)) * (2 if star.retest else 1) * times
+        scorers = {"small": star.small, "large": star.large}
+        found += [Asked(size, model, HERE, ("scorer",), scored, 0) for size, model in scorers.items()]
+    return found
 
 
 def shown(planned: Plan, asked: list[Asked]) -> Table:
@@ -57,12 +69,10 @@ def shown(planned: Plan, asked: list[Asked]) -> Table:
     for name in ("model", "where", "speaks as", "requests", "tokens at most"):
         table.add_column(name, justify="right" if name in ("requests", "tokens at most") else "left")
     for each in asked:
-        settings = recipe.models[each.alias]
-        where = getattr(settings, "base_url", "in this process")
         numbers = (f"{each.requests:,.0f}", f"{each.tokens:,.0f}") if dialogues else (
             f"{each.requests:.1f}", f"{each.tokens:,.0f}"
         )  # fmt: skip
-        table.add_row(f"{each.alias}: {settings.model}", where, ", ".join(each.roles), *numbers)
+        table.add_row(f"{each.name}: {each.model}", each.where, ", ".join(each.roles), *numbers)
     table.caption = "On average, without what is asked again" + (" and what checks ask." if recipe.checks else ".")
     return table
 
@@ -79,7 +89,7 @@ def _classroom(planned: Plan) -> Iterator[tuple[str, AgentSettings, float]]:
 
 def _star(star: Star) -> Iterator[tuple[str, AgentSettings, float]]:
     """Each role, and how often it is asked for a seed."""
-    drawn = len(star.drawable) if star.every_pair else min(star.draws, len(star.drawable))
+    drawn = _drawn(star)
     for name, pair in star.pairs.items():
         part = 1.0 if name in star.base else drawn / len(star.drawable)
         turns = (
@@ -90,6 +100,11 @@ def _star(star: Star) -> Iterator[tuple[str, AgentSettings, float]]:
         for role, agent, calls in turns:
             yield role, agent, calls * part
     yield "judge", star.judge, _JUDGED * (len(star.base) - 1 + drawn)
+
+
+def _drawn(star: Star) -> int:
+    """Pairs that are drawn for each seed."""
+    return len(star.drawable) if star.every_pair else min(star.draws, len(star.drawable))
 
 
 def _turns(settings: AnyScenario) -> Iterator[tuple[str, AgentSettings, float]]:

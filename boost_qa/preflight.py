@@ -31,6 +31,9 @@ def look_ahead(recipe: Recipe, *, embeds: bool = True, asks: bool = True) -> Non
     if embeds and (retrieval := analogy(recipe)):
         named["the embedder of analogies"] = retrieval.embedder
         needed["sentence_transformers"] = "retrieval"
+    if embeds and recipe.star and (bank := recipe.star.bank) and bank.from_near:
+        named["star.bank.embedder"] = bank.embedder
+        needed["sentence_transformers"] = "retrieval"
     faults = [*_unknown(named), *_missing(needed)]
     if faults:
         remedies = dict.fromkeys(error.remedy for error in faults)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -30,16 +30,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: naming the file, the key and the nearest known key.
     """
     file = find_recipe(path)
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(
-            f"{file}: {error}", "A recipe is a YAML file; `recipes/generate/demo.yaml` is an example."
-        ) from error
-    if not isinstance(raw, dict):
-        raise RecipeError(
-            f"{file}: holds no mapping", "A recipe is `key: value` lines; see recipes/generate/demo.yaml."
-        )
+    raw = read_mapping(file, "recipes/generate/demo.yaml")
     for override in overrides:
         change(raw, override)
     try:
@@ -56,15 +47,37 @@ def find_recipe(path: str | Path) -> Path:
     Raises:
         RecipeError: if there is neither.
     """
+    return find_yaml(path, {file.stem: file for file in recipe_folder().glob("*.yaml")})
+
+
+def find_yaml(path: str | Path, packaged: Mapping[str, Path], what: str = "recipe") -> Path:
+    """The file that `path` means: itself, or one of those that come with the package, by name.
+
+    Raises:
+        RecipeError: if there is neither.
+    """
     given = Path(path).expanduser()
     with contextlib.suppress(OSError):  # longer than any file name
         if given.is_file():
             return given
-    folder = recipe_folder()
-    packaged = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
     if str(path) in packaged:
         return packaged[str(path)]
-    raise RecipeError(f"no recipe {str(path)!r}", f"Give a YAML file, or one of: {', '.join(packaged)}.")
+    raise RecipeError(f"no {what} {str(path)!r}", f"Give a YAML file, or one of: {', '.join(sorted(packaged))}.")
+
+
+def read_mapping(file: Path, example: str) -> dict[str, Any]:
+    """What a YAML file holds.
+
+    Raises:
+        RecipeError: it cannot be read, or holds no mapping; pointing at `example`.
+    """
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{file}: {error}", f"It is read as YAML; {example} is an example.") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{file}: holds no mapping", f"It should hold `key: value` lines, as {example} does.")
+    return raw
 
 
 def recipe_folder(kind: str = "generate") -> Path:

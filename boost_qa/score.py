@@ -15,7 +15,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from rich.table import Table
 from boost_qa.config import Columns
 from boost_qa.errors import EngineError, RunError, SourceError
 from boost_qa.models.trainable import trainable
+from boost_qa.named_model import folder_revision, id_and_revision
 from boost_qa.parquet import _OPTIONS
 from boost_qa.portable import portable_model
 from boost_qa.rows import ROLES
@@ -73,11 +73,9 @@ def load_scorer(name: str, options: Mapping[str, Any]) -> tuple[Any, dict[str, A
     """The scorer, and what its scores depend on. Raises ModelError if it cannot be had."""
     from boost_qa.star_agents.scorer import Scorer
 
-    id, revision = _model(name)
+    id, revision = id_and_revision(name)
     scorer = Scorer(id, model_revision=revision, **options)
-    if (found := scorer.revision) is None and (folder := Path(id).expanduser()).is_dir():
-        files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".jinja", ".safetensors", ".bin"))
-        found = content_revision([DataFile(file.name, (o := partial(file.open, "rb")), o) for file in files])  # type: ignore[arg-type]
+    found = scorer.revision or folder_revision(Path(id).expanduser())
     return scorer, {"name": portable_model(id), "revision": found, "dtype": scorer.dtype, "context": scorer.max_tokens}
 
 
@@ -97,7 +95,7 @@ def score(
     _begun(output)
     models = {size: name for size in ("small", "large") if (name := getattr(settings, size))}
     for name in models.values():
-        trainable(_model(name)[0])
+        trainable(id_and_revision(name)[0])
     found, summary = _find(settings, output), output / "summary.json"
     kept = {key: value for key, value in settings.options.items() if key not in ("device", "dtype")}
     kept |= {key: getattr(settings, key) for key in ("config", "split", "columns", "limit", "block")}
@@ -312,8 +310,3 @@ def _check_same(output: Path, before: dict[str, Any], now: dict[str, Any]) -> No
     if changed := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
         what = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in changed)
         raise RunError(f"{output} was begun otherwise: {what}", "Give the same settings, or another --output.")
-
-
-def _model(name: str) -> tuple[str, str | None]:
-    id, _, revision = (name, "", "") if Path(name).expanduser().exists() else name.partition("@")
-    return id, revision or None

@@ -13,6 +13,7 @@ from boost_qa.config import Recipe
 from boost_qa.forecast import forecast
 from boost_qa.generate import generate
 from boost_qa.plan import plan
+from boost_qa.star_agents.scoring import model_name
 
 
 def agent(model: str, max_tokens: int = 100) -> dict:
@@ -35,7 +36,7 @@ def test_a_classroom_asks_what_it_is_said_to_ask(tmp_path, changes):
     planned = plan(classroom(**changes))
     engines = {alias: Scripted() for alias in test_generate.ALIASES}
     generate(planned.recipe, tmp_path / "run", engines=engines, show=False)
-    said = {each.alias: each.requests for each in forecast(planned)}
+    said = {each.name: each.requests for each in forecast(planned)}
     assert said == {alias: pytest.approx(len(engine.asked)) for alias, engine in engines.items()}
     assert planned.dialogues == {0: 36, 1: 20, 2: 24}[len(changes)]
 
@@ -48,23 +49,28 @@ def test_tokens_are_those_of_replies_that_reach_their_limit():
 
 
 def test_rounds_count_with_their_mean_and_an_analogy_has_two_answers():
-    drawn = {each.alias: each.requests for each in forecast(plan("paper"))}
+    drawn = {each.name: each.requests for each in forecast(plan("paper"))}
     third = 19000 / 3
     assert drawn == pytest.approx({"weak": third, "middle": third * 3, "strong": third * (2 + 1 + 3)})
 
 
-@pytest.mark.parametrize("changes", [{"every_pair": True}, {"draws": 3}, {"draws": 9, "base": ["plain", "good"]}])
+@pytest.mark.parametrize(
+    "changes", [{"every_pair": True, "retest": True}, {"draws": 3}, {"draws": 9, "base": ["plain", "good"]}]
+)
 def test_a_contest_of_all_pairs_asks_what_it_is_said_to_ask(tmp_path, changes):
     planned = plan(test_star_run.recipe(**changes))
     engines = test_star_run.engines()
     generate(planned.recipe, tmp_path / "run", engines=engines, show=False)
-    said = {each.alias: each.requests for each in forecast(planned)}
-    assert said == {alias: pytest.approx(len(engines[alias].asked)) for alias in planned.recipe.models}
+    said = {each.name: each.requests for each in forecast(planned)}
+    alias = {"small": model_name("s"), "large": model_name("l")}
+    assert said == {name: pytest.approx(len(engines[alias.get(name, name)].asked)) for name in said}
+    assert set(said) == {*planned.recipe.models, "small", "large"}
 
 
 def test_pairs_that_are_drawn_count_as_if_drawn_alike():
-    said = {each.alias: each.requests for each in forecast(plan(test_star_run.recipe(draws=2)))}
-    assert said == pytest.approx({"plain": 24, **dict.fromkeys(("good", "fair", "poor"), 16), "judge": 2 * 2 * 24})
+    said = {each.name: each.requests for each in forecast(plan(test_star_run.recipe(draws=2)))}
+    pairs = {"plain": 24, **dict.fromkeys(("good", "fair", "poor"), 16)}
+    assert said == pytest.approx({**pairs, "judge": 2 * 2 * 24, "small": 3 * 24, "large": 3 * 24})
 
 
 def test_where_only_the_source_knows_how_much_there_is_a_dialogue_is_reckoned():

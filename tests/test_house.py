@@ -80,6 +80,7 @@ FLOORS = {
     "splits": 4,
     "shards": 4,
     "noise": 4,
+    "named_model": 4,
     "closing": 4,
     "derived": 4,
     "contents": 4,

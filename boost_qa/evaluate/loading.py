@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from boost_qa.errors import ModelError, RecipeError
 from boost_qa.models.trainable import gguf_of, trainable
 from boost_qa.models.trainable import revision as revision_of
+from boost_qa.named_model import folder_revision, id_and_revision
 from boost_qa.portable import last_name
-from boost_qa.sources.files import DataFile, content_revision
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -73,18 +72,18 @@ def find(base: str | None, adapter: str | None, backend: Backend = "hf") -> Chos
     name = base or config.get("base_model_name_or_path")
     if not name:
         raise ModelError(f"{adapter} names no base model", "Give it with --base.")
-    id, revision = _split(str(name))
+    id, revision = id_and_revision(str(name))
     source = trainable(id)
     if base is None:
         revision = config.get("revision")
     named: dict[str, Any] = {"pretrained": source, "revision": revision or "main"}
     facts: dict[str, Any] = {"base": last_name(id) if Path(id).exists() else id, "base_revision": revision}
-    facts["base_revision"] = revision or revision_of(source) or _weights(Path(source))
+    facts["base_revision"] = revision or revision_of(source) or folder_revision(Path(source))
     if backend == "embedded":
         gguf_of(source)
     if folder is not None:
         named["peft"] = str(folder if Path(str(adapter)).expanduser().is_dir() else adapter)
-        facts |= {"adapter": last_name(str(adapter)), "adapter_revision": _weights(folder)}
+        facts |= {"adapter": last_name(str(adapter)), "adapter_revision": folder_revision(folder)}
     return Chosen(source, revision, folder, named, facts)
 
 
@@ -184,27 +183,13 @@ def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    id, revision = _split(name)
+    id, revision = id_and_revision(name)
     if not _HUB_ID.fullmatch(id):
         raise ModelError(f"{name} is no folder and no Hub id", _ADAPTER)
     try:
         return Path(snapshot_download(id, revision=revision))
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         raise ModelError(f"{name} cannot be had from the Hub: {error}", _ADAPTER) from error
-
-
-def _weights(folder: Path) -> str | None:
-    """`sha256:...` of the weights, tokenizer and configs in a folder; None for what is not here."""
-    if not folder.is_dir():
-        return None
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".jinja", ".safetensors", ".bin"))
-    files = [file for file in files if file.name != "run.json"]
-    return content_revision([DataFile(file.name, (o := partial(file.open, "rb")), o) for file in files])  # type: ignore[arg-type]
-
-
-def _split(name: str) -> tuple[str, str | None]:
-    id, _, revision = (name, "", "") if Path(name).expanduser().exists() else name.partition("@")
-    return id, revision or None
 
 
 def _text(path: Path | None) -> str | None:

@@ -6,9 +6,6 @@ all that can be among the nearest, and their cosines are taken again in float64,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
-
 import numpy as np
 
 from boost_qa.retrieval import BLOCK_BYTES, Vectors
@@ -23,7 +20,7 @@ class MemoryBank:
         if not threshold >= 0:
             raise ValueError(f"{threshold} is no score that a seed can reach")
         self.threshold = threshold
-        self._pairs: dict[str, str] = {}  # by seed, in the order of their rows
+        self._seeds: set[str] = set()
         self._names: list[str] = []  # the pair of each row
         self._rows: Vectors = np.empty((0, 0), np.float32)
 
@@ -46,10 +43,10 @@ class MemoryBank:
             raise ValueError(f"the score of {seed} is not a number")
         if score < self.threshold:
             return False
-        if seed in self._pairs:
+        if seed in self._seeds:
             raise ValueError(f"{seed} is in the memory bank already")
         self._append(_unit(vector[None], self._dimensions()))
-        self._pairs[seed] = pair
+        self._seeds.add(seed)
         self._names.append(pair)
         return True
 
@@ -70,29 +67,6 @@ class MemoryBank:
             for query, cosine in zip(part, part @ rows.T, strict=True):
                 found.append([self._names[row] for row in _nearest(query, rows, cosine, n)])
         return found
-
-    def state(self) -> dict[str, Any]:
-        """As JSON, without the vectors: those are found again by the seeds' ids."""
-        return {"threshold": self.threshold, "seeds": list(self._pairs), "pairs": list(self._names)}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], vectors: Callable[[Sequence[str]], Vectors]) -> Self:
-        """What `state` gave.
-
-        Args:
-            vectors: gives those of the seeds with these ids, (n, d), in their order.
-
-        Raises:
-            ValueError: if seeds repeat, or pairs or vectors are missing.
-        """
-        bank = cls(state["threshold"])
-        if seeds := list(state["seeds"]):
-            bank._pairs = dict(zip(seeds, state["pairs"], strict=True))
-            bank._names = list(bank._pairs.values())
-            bank._rows = _unit(vectors(seeds), None).copy()
-            if not len(seeds) == len(bank._names) == len(bank._rows):
-                raise ValueError(f"{len(seeds)} seeds, but {len(bank)} ids and {len(bank._rows)} vectors")
-        return bank
 
     def _dimensions(self) -> int | None:
         return self._rows.shape[1] if len(self) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from random import Random
@@ -95,28 +95,17 @@ class Evolution:
         first, rest = inside[: min(m, from_near)], inside[min(m, from_near) :]
         return (first + outside + rest)[: max(0, m)]
 
-    def reward(self, pair: str, pi: float) -> None:
-        """Eq. 8 for one pair: add beta x `pi` to its probability, and make all sum to 1 again.
-
-        Args:
-            pi: its final score, from 0 to 1; less than 0 counts as 0, and 0 changes nothing.
-
-        Raises:
-            ValueError: if there is no such pair, or `pi` is above 1 or not a number.
-        """
-        self._reward({pair: pi})
-
     def learn(self, scores: Mapping[str, float], winner: str | None) -> None:
         """Eq. 8 for one seed. Of a batch, tell seeds in their order, not in the order in which they finish.
 
         With `update="all"` the pairs of one seed are rewarded at once, so that their order does not count.
 
         Args:
-            scores: the final score of every pair drawn.
+            scores: the final score of every pair drawn, from 0 to 1; less than 0 counts as 0, and 0 changes nothing.
             winner: the pair whose candidate was chosen; None where the base sample was kept.
 
         Raises:
-            ValueError: as `reward`, or if the winner has no score.
+            ValueError: there is no such pair, a score is above 1 or not a number, or the winner has none.
         """
         if winner is not None and winner not in scores:
             raise ValueError(f"the winner {winner!r} has no score")
@@ -124,29 +113,6 @@ class Evolution:
             self._reward(scores)
         elif winner is not None:
             self._reward({winner: scores[winner]})
-
-    def state(self) -> dict[str, Any]:
-        """All of it as JSON; floats keep every bit through JSON."""
-        return {
-            "pairs": list(self._p),  # a list, because their order counts in a draw
-            "probabilities": list(self._p.values()),
-            "seeds": self.seeds,
-            "rate": self.rate,
-            "floor": self.floor,
-            "update": self.update,
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """What `state` gave, going on exactly as the original would.
-
-        Raises:
-            ValueError: if it is no such state.
-        """
-        try:
-            return cls(**state)
-        except TypeError as error:
-            raise ValueError(f"no state of an evolution: {error}") from error
 
     def _reward(self, scores: Mapping[str, float]) -> None:
         for pair, pi in scores.items():

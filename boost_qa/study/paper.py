@@ -31,11 +31,6 @@ class Table:
     columns: tuple[tuple[str | None, str], ...]
     rows: tuple[tuple[str | None, str, tuple[float | None, ...]], ...]
 
-    def figure(self, arm: str, task: str) -> float | None:
-        """The figure of an arm and a task by the study's names."""
-        places = [place for place, (name, _) in enumerate(self.columns) if name == task]
-        return next((figures[places[0]] for name, _, figures in self.rows if name == arm and places), None)
-
 
 def paper_file(study: Path) -> Path:
     """Where the paper's figures of a study's file are."""

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from boost_qa.config import AnySource, Strict
 from boost_qa.errors import RecipeError
-from boost_qa.recipe_file import change, explained, recipe_folder
+from boost_qa.recipe_file import change, explained, find_yaml, read_mapping, recipe_folder
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_+\-.]*")
 
@@ -154,13 +153,7 @@ def find_study(path: str | Path) -> Path:
     Raises:
         RecipeError: there is neither.
     """
-    given = Path(path).expanduser()
-    if given.is_file():
-        return given
-    packaged = {file.stem: file for file in sorted(recipe_folder("study").glob("*.yaml"))}
-    if str(path) in packaged:
-        return packaged[str(path)]
-    raise RecipeError(f"no study {str(path)!r}", f"Give a YAML file, or one of: {', '.join(packaged)}.")
+    return find_yaml(path, {file.stem: file for file in recipe_folder("study").glob("*.yaml")}, "study")
 
 
 def read_study(path: str | Path, scale: str | None = None, overrides: Sequence[str] = ()) -> Study:
@@ -177,12 +170,7 @@ def read_study(path: str | Path, scale: str | None = None, overrides: Sequence[s
         RecipeError: naming file and key.
     """
     file = find_study(path)
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{file}: {error}", "A study is a YAML file; recipes/study/ablation.yaml is one.") from error
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{file}: holds no mapping", "See recipes/study/ablation.yaml.")
+    raw = read_mapping(file, "recipes/study/ablation.yaml")
     scales = raw.pop("scales", None) or {"full": {}}
     chosen = scale or next(iter(scales))
     if chosen not in scales:

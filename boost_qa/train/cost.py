@@ -63,10 +63,6 @@ class Prediction:
         return sum(self.time.values())
 
     @property
-    def tokens_per_second_per_device(self) -> float:
-        return self.tokens_per_second / self.training.devices
-
-    @property
     def allocated(self) -> float:
         """Bytes that `torch.cuda.max_memory_allocated` should show."""
         return sum(size for name, size in self.memory.items() if name != "reserve")

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
-import yaml
 from trl import ModelConfig, SFTConfig, TrlParser
 
 from boost_qa.errors import RecipeError
-from boost_qa.recipe_file import recipe_folder
+from boost_qa.recipe_file import find_yaml, read_mapping, recipe_folder
 from boost_qa.train.arguments import DialogueArguments
 from boost_qa.train.keys import EXAMPLE, IMMATERIAL, refuse, refuse_secrets
 
@@ -67,7 +66,8 @@ def read_settings(arguments: Sequence[str], *, plan_only: bool = False) -> Setti
     """
     recipe, changes = _split(arguments)
     file = find_recipe(recipe) if recipe else None
-    values = dict(_from_file(file)) if file else {}
+    raw = read_mapping(file, "recipes/sft/llama-3-8b/lora_best.yaml") if file else {}
+    values = {str(key): value for key, value in raw.items()}
     for key in [key for key, given in changes.items() if given == ["null"]]:
         refuse(key, None)
         del changes[key]
@@ -123,24 +123,10 @@ def find_recipe(path: str) -> Path:
     Raises:
         RecipeError: if there is neither.
     """
-    file = Path(path).expanduser()
-    if file.is_file():
-        return file
     folder = recipe_folder("sft")
-    packaged = {each.relative_to(folder).with_suffix("").as_posix(): each for each in sorted(folder.glob("*/*.yaml"))}
-    if path in packaged:
-        return packaged[path]
-    raise RecipeError(f"no recipe {path!r}", f"Give a YAML file, or one of: {', '.join(packaged)}.")
-
-
-def _from_file(file: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{file}: {error}", f"A recipe is a YAML file; {EXAMPLE}") from error
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{file}: holds no mapping", f"A recipe is `key: value` lines; {EXAMPLE}")
-    return {str(key): value for key, value in raw.items()}
+    return find_yaml(
+        path, {each.relative_to(folder).with_suffix("").as_posix(): each for each in folder.glob("*/*.yaml")}
+    )
 
 
 def _values(keys: Iterable[str], *read: Any) -> dict[str, Any]:
