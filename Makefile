@@ -1,5 +1,5 @@
 # make demo              fetch three small models, generate 36 dialogues on the CPU, show, export and check them
-# make demo CAST=small   the same with the smallest model in every role: 177 MB and one to three minutes
+# make demo CAST=small   the same with the smallest model in every role: 177 MB (363 from the Hub) and one to three minutes
 # make train-demo        fine-tune SmolLM2-135M on those dialogues (minutes), and ask it a question before and after
 # make test              the default test suite       make test-slow   the tests with a real server
 # make lint              ruff and mypy                make clean       remove the environment and builds

@@ -333,7 +333,9 @@ def test_the_same_in_every_process():
 def test_real_word_problems_are_different_questions():
     folder = Path(os.environ["BOOST_QA_REAL_DATA"])
     check = Duplicates()
-    for file in sorted(folder.glob("orca_math_like.*[0-9].jsonl")):
+    files = sorted(folder.glob("orca_math_like.*[0-9].jsonl"))
+    assert files
+    for file in files:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
             row = json.loads(line)
             assert not check.look(dialogue(row["question"], row["answer"], id=f"{file.name}:{number}"))

@@ -17,7 +17,7 @@ CHECK_CHANGES = typer.Argument(
 )
 OUTPUT = typer.Option("--output", "-o", help="run folder; by default one in the user's cache")
 REPLAY = typer.Option(help="take every reply from the journal of this run folder; no model is asked")
-RUN = typer.Argument(help="a run folder, or the recipe name of a run in the user's cache")
+RUN = typer.Argument(help="a run folder, or a recipe whose run, made without changes, is in the user's cache")
 FETCH = typer.Argument(metavar="[NAME]...", help="models to fetch; without a name they are listed")
 
 

@@ -66,7 +66,7 @@ def score(
     small: Annotated[str, typer.Option(help="model: a folder, a GGUF file, a name of `models`, ID or ID@REVISION")],
     large: Annotated[str | None, typer.Option(help="a second model; both are in memory, 2 or 4 bytes a weight")] = None,
     config: Annotated[str | None, typer.Option(help="config on the Hub; of a local dataset, give its folder")] = None,
-    split: str = "train",
+    split: Annotated[str, typer.Option(help="of the dataset")] = "train",
     revision: Annotated[str | None, typer.Option(help="of a dataset on the Hub")] = None,
     columns: Annotated[str | None, typer.Option(help="prompt=A,answer=B (prompt=A+C for two) or messages=D")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to write, or to go on in")] = Path("scored"),

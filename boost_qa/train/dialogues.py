@@ -41,7 +41,7 @@ def load_dialogues(ours: DialogueArguments) -> Dialogues:
 
     Raises:
         SourceError: if the dataset, its config, split or columns are not there, or it is empty.
-        BoostQAError: what generating the dialogues of `dataset: boost_qa` raises.
+        RunError: `dataset: boost_qa`, and its recipe has no run yet.
     """
     revision = _commit(ours)
     train = _load(ours, ours.dataset_split, revision)
