@@ -20,13 +20,14 @@ from fabricate import make_run
 from local_server import local_server
 from tiny_models import tiny
 
-from boost_qa.errors import RecipeError, RunError, SourceError
+from boost_qa.errors import BoostQAError, ModelError, RecipeError, RunError, SourceError
 from boost_qa.evaluate.benchmark import benchmarks, read_questions
 from boost_qa.evaluate.intervals import difference, difference_over_seeds, figure, holm, over_seeds
 from boost_qa.evaluate.results import Scored
 from boost_qa.evaluate.results import write as write_results
 from boost_qa.portable import portable_study
 from boost_qa.run_folder import write_whole
+from boost_qa.study.ahead import look_ahead
 from boost_qa.study.gather import gather
 from boost_qa.study.held_out import check_unseen, hold_out
 from boost_qa.study.hours import asked, hours
@@ -35,7 +36,7 @@ from boost_qa.study.plots import _sizes
 from boost_qa.study.report import report
 from boost_qa.study.settings import HeldOut, find_study, read_study
 from boost_qa.study.steps import HELD_OUT, Places, generations, trainings
-from boost_qa.study.work import check_begun, last_line
+from boost_qa.study.work import check_begun, last_line, work
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "recipes" / "study").glob("*.yaml"))
@@ -167,6 +168,48 @@ def test_held_out_questions_are_counted_where_nothing_else_is_asked():
     assert asked(read_study("ablation", "small")) == (6 * 50, 384)
     seconds = 3600 * next(cost.hours for cost in hours(small) if cost.what == "evaluate base")
     assert seconds == pytest.approx(200 * 256 / small.assumed.evaluated)
+
+
+@pytest.mark.parametrize(("name", "scale"), [each for each in SCALES if each[1] != "full"])
+def test_all_that_a_packaged_study_names_is_there(name, scale):
+    look_ahead(read_study(name, scale))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            "arms.full.config=debat+original",
+            "arms.full.config: there is no 'debat+original'\n  The nearest are debate+",
+        ),
+        ("evaluate.tasks=[boost_maths]", "evaluate.tasks: there is no 'boost_maths'\n  The nearest are boost_math"),
+        ("evaluate.data=[/nowhere]", "/nowhere does not exist"),
+        ("headline={boost_question: acc}", "headline: 'boost_question' is not asked\n  Asked are boost_questions."),
+        ("evaluate.backend=vllm", "vllm is not installed"),
+        ("evaluate.judge=nobody", "nobody"),
+    ],
+)
+def test_what_would_be_missed_after_hours_is_missed_before_anything_is_run(change, told, tmp_path):
+    with pytest.raises(BoostQAError) as caught:
+        work(read_study("ablation", "tiny", [change]), tmp_path / "out", [""], lambda _: None)
+    assert told in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_a_study_is_not_begun_where_its_code_cannot_be_run(monkeypatch):
+    study = read_study("ablation", "tiny", ["evaluate.tasks=[boost_humaneval]"])
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ModelError, match="bubblewrap"):
+        look_ahead(study)
+
+
+def test_held_out_questions_are_all_asked_whatever_the_limit_of_benchmarks(tmp_path):
+    limited = read_study("ablation", "tiny", ["evaluate.limit=2", "evaluate.tasks=[boost_sciq]"])
+    (asked,) = [
+        {step.name: step.command for step in chain}
+        for chain in trainings(limited, Places(tmp_path))
+        if chain[0].name.startswith("evaluate base")
+    ]
+    assert [("--limit" in command) for command in asked.values()] == [False, True], list(asked)
 
 
 def test_more_rows_cost_more():
@@ -578,7 +621,6 @@ def test_a_step_that_fails_is_told_with_its_log(study_file, tmp_path):
 
 def test_a_step_that_was_left_over_is_not_started_again(study_file, tmp_path):
     fcntl = pytest.importorskip("fcntl")
-    from boost_qa.study.work import work
 
     (tmp_path / "steps").mkdir()
     with (tmp_path / "steps" / "generate-served.log").open("ab") as log:

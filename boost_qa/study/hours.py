@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from boost_qa.config import ReasoningGym
+from boost_qa.derived import TAGCOS
 from boost_qa.errors import RecipeError
 from boost_qa.plan import plan
 from boost_qa.study.settings import Arm, Study
@@ -78,10 +79,14 @@ def shown(study: Study, costs: list[Cost]) -> Table:
         )  # fmt: skip
     table.add_section()
     table.add_row("all", "", "", "", f"{sum(cost.total for cost in costs):,.1f}")
+    evaluated = f"{questions:,} questions an evaluation, {reply} tokens a reply, {assumed.evaluated:,.0f} a second; "
+    others = {"checks": study.check, "judged analogies": study.analogies, "looks into adapters": study.mechanism}
+    others |= {"coresets": any(arm.config == TAGCOS for arm in study.arms.values())}
+    left_out = [name for name, there in others.items() if there]
     table.caption = (
         f"Reckoned with {assumed.tokens} tokens a dialogue, {assumed.generated:,.0f} of them written a second; "
-        f"{questions:,} questions an evaluation, {reply} tokens a reply, {assumed.evaluated:,.0f} a "
-        "second. Training is planned (boost-qa plan)."
+        + (f"{evaluated}training as boost-qa plan has it" if study.arms else "nothing is trained")
+        + (f". Not in it: {', '.join(left_out)}." if left_out else ".")
     )
     return table
 

@@ -35,7 +35,7 @@ class Evaluation(Strict):
 
     suite: Literal["paper", "quick"] | None = None
     tasks: tuple[str, ...] = Field((), description="in place of a suite")
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(None, ge=1, description="items of each task; held-out questions are all asked")
     data: tuple[str, ...] = Field((), description="local files: a folder, or TASK=FILE")
     max_tokens: int = Field(1024, ge=1)
     batch_size: int = Field(8, ge=1)

@@ -183,13 +183,14 @@ def _evaluations(study: Study, places: Places, seed: int) -> Iterator[tuple[str,
     """Benchmarks, and the held-out questions: their folders, and what `boost-qa evaluate` is told."""
     asked = study.evaluate
     common = _flags(
-        limit=asked.limit, max_tokens=asked.max_tokens, batch_size=asked.batch_size, backend=asked.backend,
+        max_tokens=asked.max_tokens, batch_size=asked.batch_size, backend=asked.backend,
         judge=asked.judge, judge_url=asked.judge_url, seed=seed,
     )  # fmt: skip
     if study.held_out:
         yield "held_out", ["--tasks", HELD_OUT, "--data", f"{HELD_OUT}={places.held_out}", *common]
     if asked.tasks or asked.suite:
         which = ["--tasks", ",".join(asked.tasks)] if asked.tasks else _flags(suite=asked.suite)
+        which += _flags(limit=asked.limit)
         yield "benchmarks", [*which, *(word for one in asked.data for word in ("--data", one)), *common]
 
 
@@ -202,7 +203,7 @@ def _base(study: Study, arm: Arm) -> str:
 
 def _asked(study: Study, what: str) -> str:
     """Of the settings of an evaluation those that decide what comes of it."""
-    others = {"batch_size", "judge_url"} | ({"suite", "tasks", "data"} if what == "held_out" else set())
+    others = {"batch_size", "judge_url"} | ({"suite", "tasks", "data", "limit"} if what == "held_out" else set())
     return study.evaluate.model_dump_json(exclude=others)
 
 

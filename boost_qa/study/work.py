@@ -22,6 +22,7 @@ import yaml
 
 from boost_qa.errors import BoostQAError, EngineError, RunError
 from boost_qa.run_folder import RunFolder, write_whole
+from boost_qa.study.ahead import look_ahead
 from boost_qa.study.held_out import check_unseen, hold_out
 from boost_qa.study.settings import Study
 from boost_qa.study.steps import Kind, Places, Step, generations, trainings
@@ -45,6 +46,7 @@ def work(study: Study, folder: Path, devices: Sequence[str], say: Say) -> None:
         EngineError: a step failed; what others did until then is kept.
         BoostQAError: what reading recipes and held-out questions raises.
     """
+    look_ahead(study)
     places = Places(folder)
     first, then = generations(study, places), trainings(study, places)
     with RunFolder(folder).lock():
