@@ -514,6 +514,11 @@ def test_surrogates_pass_through_the_journal():
         ("while True: pass", "code fails"),
         ("bytearray(10 << 30)", "code fails"),
         ("raise OSError('EOFError: not really')", "code fails"),
+        ("    def f():\n        return 1\n    print(f())", "code runs"),  # what was read: all of it set in
+        ("x = 1\nreturn x", "code not run"),
+        ("await f()", "code not run"),
+        ("break", "code not run"),
+        ("def f():\n    return 1\nf()", "code runs"),
     ],
 )
 def test_python_runs(text, expected):

@@ -45,6 +45,21 @@ def look(built: Index, text: str, share: float = 0.5) -> tuple[list[str], list[H
     return [finding.label for finding in findings], check.hits
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "小明家有三个大果园，去年每个果园收获了苹果和梨子共一千二百筐，其中三分之一卖给了城里的商店，剩下的分给邻居和亲戚，请问还剩下多少筐水果？",
+        "あるのうかのひとがはたけでとれたみかんをみっつのむらにおなじかずずつくばったあとでのこりをともだちにあげましたいくつのこりますか",
+    ],
+)
+def test_a_near_copy_in_a_language_without_spaces_is_found(text):
+    assert look(index(text), f"{text[:30]}其实{text[30:]}")[0] == ["benchmark 13-gram", "benchmark 8-gram"]
+
+
+def test_single_letters_say_nothing():
+    assert not index("a b c d e f g h i j k l m n o p \u03b1 \u00e9 \u0434").own[1:17].any()
+
+
 # --- what is found, and where --------------------------------------------------------------------
 
 

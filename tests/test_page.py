@@ -456,7 +456,7 @@ def test_figures_by_hand():
     assert [(row.name, row.counts) for row in rows["model"]] == [("m", [1, 0, 0]), ("t", [0, 1, 0])]
     assert overview.agreement(figures, "weak", "source")[0].counts == [2, 0, 0]
     (roles,) = overview.seen(figures, {})
-    assert roles["speakers"] == ["teacher"] and roles["rows"][0].cells == [(3, 1.5)] and roles["rows"][0].dialogues == 2
+    assert roles["speakers"] == ["teacher"] and roles["rows"][0].cells == [(3, 1.0)] and roles["rows"][0].dialogues == 2
     stages = overview.funnel({"sources": [{"read": 9, "taken": 5, "bad": {"empty": 1}}], "finished": True}, figures)
     assert [(stage.name, stage.count, [(loss.reason, loss.count) for loss in stage.lost]) for stage in stages] == [
         ("rows read", 9, [("empty", 1), ("good, but not drawn", 3)]),
@@ -465,6 +465,13 @@ def test_figures_by_hand():
         ("dialogues", 2, [("x", 1), ("y", 1)]),
         ("kept", 1, []),
     ]
+
+
+def test_a_share_of_turns_is_at_most_one():
+    figures = Figures()
+    figures.add(entry("kept", "a", turns=[line("teacher", "1", "shown", "shown", "shown"), line("teacher", "2")]))
+    (roles,) = overview.seen(figures, {})
+    assert roles["rows"][0].cells == [(3, 0.5)]
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1), st.integers(0, 10**6))

@@ -20,7 +20,7 @@ from boost_qa.checks.finding import Finding, excerpt
 from boost_qa.checks.programs.compilers import Verdict, at_hand, compile_in
 from boost_qa.checks.programs.fences import Block, blocks
 from boost_qa.checks.programs.programming import guess, tagged
-from boost_qa.checks.programs.snippets import read_json, read_python
+from boost_qa.checks.programs.snippets import as_read, read_json, read_python, stands_alone
 from boost_qa.checks.programs.toolchains import COMPILERS
 from boost_qa.engines.workers import Workers
 from boost_qa.errors import EngineError, ModelError
@@ -30,7 +30,7 @@ from boost_qa.types import Dialogue, Message, Request, Sampling
 if TYPE_CHECKING:
     from boost_qa.config import Code
 
-NAME, VERSION = "code", "1"
+NAME, VERSION = "code", "2"
 CODE_MODEL = f"look at code, version {VERSION}"
 """The model of requests to look at code; `examiner` is the engine that answers it."""
 
@@ -45,7 +45,7 @@ LABELS = {
     "code unfinished": "the text ends inside the block",
     "code runs": "Python ran to its end",
     "code fails": "Python ended with an error or at a limit",
-    "code not run": "Python needs what isolation does not have: a module, a file, a network, an input",
+    "code not run": "it needs what isolation does not have: a module, file, network or input, or a function around it",
 }
 _STATES = {
     "parses": "code parses",
@@ -165,8 +165,11 @@ def _findings(
         if not block.closed:
             found.append(("code unfinished", where))
         if run and isolation is not None and language == "python" and verdict.state == "parses" and not over:
-            ran = isolation.run_python(block.code, seconds=seconds, memory_mib=memory_mib)
-            label, why = _outcome(ran)
+            program = as_read(block.code)
+            if stands_alone(program):
+                label, why = _outcome(isolation.run_python(program, seconds=seconds, memory_mib=memory_mib))
+            else:
+                label, why = "code not run", "a part of a function or a loop"
             found.append((label, excerpt(f"{where}: {why}" if why else where)))
     return found
 

@@ -7,8 +7,8 @@ told, to be looked at. What says that a question is there is half of it in runs 
 nobody's ("how many more apples than pears does").
 
 * A run of 8 words in more than `common` different items is nobody's, and so is one with under `SPOKEN` words of two
-  letters or more (1, 2, 3, 4, ...): it starts no hit, and need not be covered. Items with the same text count as one,
-  so that a benchmark and its subset do not make each other common.
+  letters or more, or Han and Kana characters (1, 2, 3, 4, ...): it starts no hit, and need not be covered. Items with
+  the same text count as one, so that a benchmark and its subset do not make each other common.
 * An item without a run of its own, being short or like many others, is hit where it stands whole: as whole sentences
   or lines, and with its signs (+, -). If it has under `SHORTEST` words and signs, it is left out.
 
@@ -32,13 +32,13 @@ from boost_qa.checks.words import END, tokens, words
 from boost_qa.types import ORIGINAL, Dialogue, Record
 
 NAME = "contamination"
-VERSION = "1"
+VERSION = "2"
 LABELS = {
     "benchmark 13-gram": "thirteen words in a row are a benchmark's: to be looked at",
     "benchmark 8-gram": "half of a benchmark's question, in runs of eight words, or all of a short one",
 }
 LONG, GRAM = 13, 8  # words in a row
-SPOKEN = 2  # words of letters in a run of 8
+SPOKEN = 2  # words that tell something in a run of 8
 SHORTEST = 3  # words and signs of an item
 
 # --- the benchmarks ------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ class Index:
         first = begins.copy()  # of a hash in an entry
         first[1:] |= entries[1:] != entries[:-1]
         group = np.cumsum(begins) - 1
-        spoken = np.array([len(word) > 1 and word.isalpha() for word in self.vocabulary] or [False])
+        spoken = np.array([_spoken(word) for word in self.vocabulary] or [False])
         speaking = sum(spoken[self._flat[places + offset]].astype(int) for offset in range(GRAM))
         kept = (np.bincount(group, first) <= common)[group] & (speaking >= SPOKEN)
         self.own = np.zeros(len(self._flat), int)
@@ -143,6 +143,11 @@ class Index:
                     break
                 if key in self.whole:
                     yield self.whole[key], key
+
+
+def _spoken(word: str) -> bool:
+    """Whether a word tells anything: no number, no single letter; a Han or Kana character is a word by itself."""
+    return word.isalpha() and (len(word) > 1 or word >= "\u3040")
 
 
 def _begins(ids: NDArray[np.int64]) -> NDArray[np.int64]:

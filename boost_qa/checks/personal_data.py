@@ -2,7 +2,8 @@
 
 Precision goes before recall, for mathematics and code are full of numbers that look like somebody's:
 
-* Mail addresses, but for those of example domains (RFC 2606 and 6761), of files (`icon@2x.png`) and of `git@` hosts.
+* Mail addresses, but for those of example domains (RFC 2606 and 6761), of files (`icon@2x.png`) and of `git@` hosts;
+  only under top-level domains that mail is common under, for code has `q@k.transpose(-2, -1)` and `getty@tty1.service`.
 * Phone numbers that are valid (`phonenumbers`): international ones with their `+`, and North American ones where they
   are grouped as such; none inside formulas. Numbers kept for fiction (555-01xx) are nobody's.
 * IP addresses that the whole Internet routes: not private, loopback, documentation or other reserved ones, no networks
@@ -29,7 +30,7 @@ from boost_qa.checks.speech.prose import without_formulas
 from boost_qa.types import Dialogue
 
 NAME = "personal_data"
-VERSION = "1"
+VERSION = "2"
 LABELS = {
     "mail address": "the address of a mailbox",
     "phone number": "a phone number",
@@ -39,11 +40,25 @@ LABELS = {
     "card number": "the number of a payment card",
 }
 
+_MARKED = "(?:" + "|".join(rf"(?<=(?<![\w)\]*])[*_]{{{marks}}})" for marks in (1, 2, 3)) + ")"
+"""Behind the marks with which Markdown begins bold or slanted text."""
+_WORD = r"_*[^\W_]"
+"""What goes on like a word: marks that end bold or slanted text do not."""
 _MAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+/-])([A-Za-z0-9][A-Za-z0-9._%+-]{0,63})(?:@|\s?[\[(](?:at|AT)[\])]\s?)"
+    r"(?<![A-Za-z0-9._%+/-])_*([A-Za-z0-9][A-Za-z0-9._%+-]{0,63})(?:@|\s?[\[(](?:at|AT)[\])]\s?)"
     r"((?:[A-Za-z0-9\u00c0-\u024f](?:[A-Za-z0-9\u00c0-\u024f-]{0,61}[A-Za-z0-9\u00c0-\u024f])?"
-    r"(?:\.|\s?[\[(](?:dot|DOT)[\])]\s?)){1,6}([A-Za-z]{2,18}|xn--[A-Za-z0-9-]{2,20}))(?![A-Za-z0-9_@-]|\.[A-Za-z0-9])"
+    r"(?:\.|\s?[\[(](?:dot|DOT)[\])]\s?)){1,6}([A-Za-z]{2,18}|xn--[A-Za-z0-9-]{2,20}))(?!_*[A-Za-z0-9@-]|\.[A-Za-z0-9])"
 )
+_USUAL = frozenset(("com", "org", "net", "edu", "gov"))
+_TOP_LEVEL = _USUAL | frozenset((
+    "mil", "int", "info", "biz", "pro", "dev", "app", "cloud", "online", "site", "store", "shop", "tech", "xyz",
+    "email", "software", "digital", "agency", "academy", "company", "consulting", "solutions", "studio", "media",
+    "news", "blog", "club", "team", "university", "institute", "foundation", "science", "website", "world", "life",
+    "social", "travel", "museum", "coop", "aero", "mobi", "asia", "berlin", "hamburg", "london", "paris", "nyc",
+    "wien"
+))  # fmt: skip
+"""Not all that there are: `map`, `name`, `network`, `post` and others stand behind a dot in code."""
+_NO_MAILBOX = frozenset(("git", "this", "super", "return", "break", "continue"))  # all but git are Kotlin's
 _SPELT = re.compile(r"[\[(]at[\])]", re.IGNORECASE)
 _NOBODY = re.compile(
     r"(?:^|\.)(?:example|test|invalid|localhost|local|internal|lan)$|(?:^|\.)example\.(?:com|org|net|edu)$"
@@ -54,11 +69,14 @@ _NOBODY = re.compile(
 )
 _NANP = r"(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}"
 _PHONE = re.compile(
-    rf"(?<![^\s(\[\"':;,<>\u00ab/])(?<![\d)\]=] )(?P<plus>\+\d[\d ().\u2010-\u2015/-]{{6,20}}\d)(?![\w%])"
-    rf"|(?<![\w.$#/+-])(?<!\d )(?P<grouped>(?:1[-. ])?{_NANP})(?![\w%]|[-.,:/]\d| \d|\s?[-+*/=^])"
+    rf"(?:(?<![^\s(\[{{\"':;,<>\u00ab/])|{_MARKED})(?<![\d)\]=] )"
+    rf"(?P<plus>\+\d[\d ().\u2010-\u2015/-]{{6,20}}\d)(?!{_WORD}|%)"
+    rf"|(?:(?<![\w.$#/+-])|{_MARKED})(?<!\d )(?P<grouped>(?:1[-. ])?{_NANP})"
+    rf"(?!{_WORD}|%|[-.,:/]\d| \d"
+    r"|[ \t]?[+=^]|[ \t]\*|[ \t]?[-*/][ \t]?[-+(]?\d|[-*/][^\W_])"  # more of a formula; `**` may end bold text
 )
-_V4 = re.compile(r"(?<![\w.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\w|[.+]\d|-[A-Za-z])")
-_V6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:.]\w)")
+_V4 = re.compile(rf"(?:(?<![\w.])|{_MARKED})[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}(?!{_WORD}|[.+]\d|-[A-Za-z])")
+_V6 = re.compile(rf"(?:(?<![\w:.])|{_MARKED})[23][0-9A-Fa-f]{{3}}(?::[0-9A-Fa-f]{{0,4}}){{2,7}}(?!{_WORD}|[:.]\w)")
 _VERSIONED = re.compile(
     r"(?:\b(?:version|ver\.?|v|release|build|revision|assembly\w*|python|java|gcc|mysql|firmware|kernel|update)[\s\"'=:<>~]*"
     r"|[A-Za-z_]/|[A-Za-z]-v?|[=<>~^]=\s*)\Z",
@@ -73,10 +91,11 @@ _SHAPED = re.compile(EDGE + "(?:" + "|".join(f"(?:{pattern})" for _, pattern in 
 _BEGINS = re.compile("|".join(re.escape(begin) for begins, _ in SHAPES.values() for begin in begins))
 _PRIVATE = re.compile(
     r"(-----BEGIN ((?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?)-----)"
-    r"(?:.{0,8000}?-----END \2-----|(?:(?:\s|\\n)+[A-Za-z0-9+/=]{16,})*)",
+    r"(?:.{0,8000}?-----END \2-----"
+    r"|(?:(?:\s*(?:\n|\\n)[\w-]{1,40}: [^\n\\]{0,200}){0,8}(?:(?:\s|\\n)+[A-Za-z0-9+/=]{16,})+)?)",  # headers, body
     re.DOTALL,
 )
-_TOKEN = re.compile(r"(?<![\w.-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}", re.ASCII)
+_TOKEN = re.compile(rf"(?:(?<![\w.-])|{_MARKED})eyJ[\w-]{{10,}}\.eyJ[\w-]{{10,}}\.[\w-]{{10,}}", re.ASCII)
 _IN_ADDRESS = re.compile(r"(?<=://)([^\s/:@\"'<>\[\]{}$*]{1,64}):([^\s/@\"'<>\[\]{}$*]{3,128})(?=@[\w.-]+)")
 _CALLED = re.compile(
     r"(?:api[_-]?key|secret[_-]?(?:access[_-]?)?key|client[_-]?secret|auth[_-]?token|access[_-]?token|private[_-]?key)"
@@ -89,8 +108,14 @@ _EXAMPLE = re.compile(
 _PASSWORDS = re.compile(
     r"(?:user)?(?:pass(?:word|wd)?|pwd|secret|token|x+|\*+|x-oauth-basic|port|\d{1,5})\d?", re.IGNORECASE
 )
-_IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)")
-_CARD = re.compile(r"(?<![\w.-])(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -])\d{6}\2\d{5}|[456]\d{15})(?![\w.-])")
+_IBAN = re.compile(
+    rf"(?:(?<!\w)|{_MARKED})[A-Z]{{2}}\d{{2}}(?: ?[A-Z0-9]{{4}}){{2,7}}(?: ?[A-Z0-9]{{1,3}})?(?!{_WORD})"
+)
+_CARD = re.compile(
+    rf"(?:(?<![\w.-])|{_MARKED})"
+    r"(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -])\d{6}\2\d{5}|[456]\d{15})"
+    rf"(?!{_WORD}|\.\d|-\w)"
+)
 _CARDS_FOR_TESTS = frozenset((
     "4111111111111111", "4242424242424242", "4012888888881881", "5555555555554444", "5105105105105100",
     "378282246310005", "371449635398431", "6011111111111117", "6011000990139424", "4000056655665556",
@@ -151,12 +176,18 @@ def _places(text: str) -> Iterator[_Place]:
 def _mails(text: str) -> Iterator[_Place]:
     for found in _MAIL.finditer(text):
         domain = re.sub(r"\s?[\[(]dot[\])]\s?", ".", found[2], flags=re.IGNORECASE)
+        top = found[3].lower()
+        country = len(top) == 2 and found[3] not in ("mT", "mH")  # these turn matrices over
+        real = country or top in _TOP_LEVEL or top.startswith("xn--")
+        member = top not in _USUAL and text[found.end() : found.end() + 1] in ("(", "[")  # X@W.to("cpu")
         if (
-            found[1] != "git"
+            real
+            and not member
+            and found[1] not in _NO_MAILBOX
             and not _NOBODY.search(domain)
             and text[max(0, found.start() - 3) : found.start()] != "://"
         ):
-            yield _Place(found.start(), found.end(), "mail address")
+            yield _Place(found.start(1), found.end(), "mail address")
 
 
 def _phones(text: str) -> Iterator[_Place]:

@@ -20,7 +20,7 @@ from boost_qa.checks.speech.withheld import gives_away
 from boost_qa.types import Dialogue, Turn
 
 NAME = "roles"
-VERSION = "2"
+VERSION = "3"
 LABELS = {
     "speaks for another": "writes lines of other speakers, or more than one round of its own",
     "breaks the frame": "speaks of itself as a model or a role, of its prompt, or of the solution that it was shown",
@@ -44,6 +44,13 @@ _LINE = re.compile(
     r"(?:[\u2019']s (?:turn|reply|response|answer|hint))?(?: (?:said|says|asks|answers|replies))?[*_ ]*:",
     re.IGNORECASE | re.MULTILINE,
 )
+_ITEM = re.compile(r"([ \t>*_#-]*)([^\W\d_][^\s:*]*(?: [^\s:*]+){0,3})([*_ ]*):(.*)")
+_NO_ITEM = re.compile(
+    r"\b(?:answer|solution|result|step|hint|note|question|explanation|reasoning|conclusion|example|check|feedback"
+    r"|guidance|correction|reply|response|turn|round|system|ai|bot|model|tutor|professor|learner|narrator|me|you)s?\b",
+    re.IGNORECASE,
+)
+"""What stands before a colon beside lines of speakers, too."""
 _INLINE = re.compile(r"[.!?][\"\u201d)]? +(Teacher|Student)( [ABC])?(?: said)?: ")
 _MARKS = re.compile(
     r"<\|(?:im_start|im_end|start_header_id|eot_id|user|assistant|system)\|>|\[/?INST\]|<(?:start|end)_of_turn>"
@@ -171,9 +178,33 @@ def _other_speaker(text: str, speaker: str, given: str) -> str | None:
     for line in sorted([*_LINE.finditer(text), *_INLINE.finditer(text)], key=lambda found: found.start()):
         who = (line[1] + (line[2] or "")).lower().replace("_", " ")
         mine = who in _names(speaker) and not text[: line.start()].strip()
+        if line.re is _LINE and _in_a_list(text, line.start()):
+            continue
         if not mine and f"{who}:" not in given.lower() and not _WANTS_LINES.search(given):
             return text[line.start() :].lstrip()
     return None
+
+
+def _in_a_list(text: str, start: int) -> bool:
+    """Whether the line that begins at `start` is one of a list or form, such as of classes and their fields: a line of
+    the same form next to it, with only such lines and what is set in further between, names what is no speaker.
+
+    Without marks around the name (`User: admin`), a line that ends as a sentence does is speech.
+    """
+    item = _ITEM.match(text, start)
+    if item is None or (not item[1].strip() and item[4].rstrip('*_ \t\r"').endswith((".", "!", "?", "\u2026"))):
+        return False
+    bullet = item[1].lstrip()[:2] in ("- ", "* ")
+    for near in (reversed(text[:start].split("\n")[:-1]), text[start:].split("\n")[1:]):
+        for line in near:
+            other = _ITEM.match(line)
+            same = other is not None and (other[1], other[3].strip()) == (item[1], item[3].strip())
+            if other is not None and same and not _LINE.match(line) and not _NO_ITEM.search(other[2]):
+                return True
+            further = len(line) - len(line.lstrip()) > len(item[1]) - len(item[1].lstrip())
+            if not (same or (further and line.strip()) or (bullet and not line.strip())):
+                break
+    return False
 
 
 def _names(speaker: str) -> set[str]:

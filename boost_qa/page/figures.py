@@ -62,6 +62,8 @@ class Figures:
         """By whose answer (final, weak, student), what it is counted by, that one's name, and what was found."""
         self.findings: Counter[tuple[str, str, str]] = Counter()
         """By check, label and speaker, without the answers."""
+        self.turns_with: Counter[tuple[str, str, str]] = Counter()
+        """Turns that have a label at least once, by check, label and speaker."""
         self.labels: Counter[tuple[str, str]] = Counter()
         """Dialogues in which a label was found, by check and label."""
         self.turns: Counter[str] = Counter()
@@ -109,6 +111,9 @@ class Figures:
         noted = [(WHOLE, said_last, *finding) for finding in entry.findings]
         noted += [(turn.speaker, turn.model, *finding) for turn in entry.turns for finding in turn.findings]
         self.labels.update({(check, label) for _, _, check, label, _ in noted})
+        self.turns_with.update({(check, label, WHOLE) for check, label, _ in entry.findings})
+        for turn in entry.turns:
+            self.turns_with.update({(check, label, turn.speaker) for check, label, _ in turn.findings})
         for speaker, model, check, label, _ in noted:
             answer = ANSWERS.fullmatch(label)
             if answer is None:

@@ -234,7 +234,10 @@ def seen(figures: Figures, meanings: Mapping[str, Mapping[str, Any]]) -> list[di
                 figures.labels[check, label],
                 link(label=label),
                 [
-                    (mine.get((label, speaker), 0), mine.get((label, speaker), 0) / max(1, figures.turns[speaker]))
+                    (
+                        mine.get((label, speaker), 0),
+                        figures.turns_with[check, label, speaker] / max(1, figures.turns[speaker]),
+                    )
                     for speaker in speakers
                 ],
             )

@@ -28,7 +28,7 @@ _LEFT_OUT = re.compile(r"(?m)^[ \t]*(?://.*|#.*|\.\.\.|…)[ \t]*$|(?<=[\[{,])\s
 
 def read_python(code: str) -> Verdict:
     """Whether Python code parses in the version that runs this, as what, and if not, why."""
-    code = textwrap.dedent(code).strip("\n")
+    code = as_read(code)
     if _IPYTHON_IN.search(code):  # `In [1]: x = 1` would parse, as an annotation
         shown = _magic_error(textwrap.dedent(_IPYTHON_OUT.sub("", _IPYTHON_IN.sub("", code))))
         return Verdict("session", "with IPython's prompts") if shown is None else _broken(shown)
@@ -47,6 +47,22 @@ def read_python(code: str) -> Verdict:
     if _TWO.search(error.msg) or _TWO_LINE.search(where):
         return Verdict("python 2", f"line {error.lineno}: {error.msg}")
     return _broken(error)
+
+
+def as_read(code: str) -> str:
+    """Python code without what all its lines are set in by."""
+    return textwrap.dedent(code).strip("\n")
+
+
+def stands_alone(code: str) -> bool:
+    """Whether Python code is a program: `return 1` and `await f()` parse, but only as parts of functions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            compile(code, "<block>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
+    return True
 
 
 def read_json(code: str) -> Verdict:
