@@ -21,8 +21,10 @@ from scripted import Scripted
 from tiny_gguf import exact, write_gguf
 from tiny_models import tiny
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
 from boost_qa.cards.evaluations import eval_results_yaml, read_scores
+from boost_qa.cli import app
 from boost_qa.errors import BoostQAError, EngineError, ModelError, RunError, SourceError
 from boost_qa.evaluate import results
 from boost_qa.evaluate.benchmark import Item
@@ -171,6 +173,12 @@ def test_files_of_two_benchmarks_are_not_joined(model, data, tmp_path):
     (there / "mbppplus.jsonl").write_text(json.dumps(row | {"test_list": ["assert add(1, 2) == 3"]}) + "\n")
     with pytest.raises(SourceError, match="mbpp.jsonl and mbppplus.jsonl"):
         evaluate(settings(model, there, tasks=("boost_mbpp",)), tmp_path / "out", load_model=pytest.fail)
+
+
+def test_names_of_tasks_may_have_spaces_between_them(model, data, tmp_path):
+    given = ["--base", str(model), "--data", str(data), "--tasks", "boost_sciq, boost_mbpp ,, boost_none"]
+    said = CliRunner().invoke(app, ["evaluate", *given, "--output", str(tmp_path)])
+    assert "there is no task boost_none" in str(said.exception) + said.output
 
 
 def test_mbpp_of_google_is_its_test_split(model, data, tmp_path):
