@@ -391,6 +391,17 @@ def test_a_real_model_and_its_adapter(model, adapter, data, tmp_path):
     assert {one.task for one in found} == set(TASKS) and all(one.paired.low <= one.paired.high for one in found)
 
 
+def test_an_evaluation_beside_an_adapter_s_weights_goes_on(model, adapter, data, tmp_path):
+    beside = Path(shutil.copytree(adapter, tmp_path / "adapter", ignore=shutil.ignore_patterns("evaluation")))
+    asked = settings(model, data, base=None, adapter=str(beside), tasks=("boost_sciq",))
+    first = evaluate(asked, beside, load_model=known(Known()))
+    second = evaluate(asked, beside, load_model=known(Known(until=0)))
+    assert first.parent == second.parent == beside and figures(first) == figures(second)
+    (beside / "adapter_config.json").write_text((beside / "adapter_config.json").read_text() + " ")
+    with pytest.raises(RunError, match="adapter_revision"):
+        evaluate(asked, beside, load_model=pytest.fail)
+
+
 def test_an_adapter_is_in_the_weights_and_says_the_same(model, adapter):
     import torch
     from transformers import AutoModelForCausalLM
