@@ -11,6 +11,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -498,6 +499,28 @@ def test_the_chat_template_of_training_is_used_where_a_base_has_none(model):
     assert language_model.tokenizer.chat_template == template_text("plain")
     prompt = language_model.apply_chat_template([{"role": "user", "content": "Why?"}])
     assert prompt == "Human:\nWhy?\nAssistant:\n"
+
+
+def test_vllm_is_told_the_seed(model, data, tmp_path, monkeypatch):
+    """The harness's own class has a seed of its own, 1234; vLLM is not installed here, so another stands for it."""
+    given: dict[str, Any] = {}
+
+    class Vllm(Known):
+        def __init__(self, **options: Any) -> None:
+            super().__init__()
+            given.update(options)
+            self.tokenizer = AutoTokenizer.from_pretrained(options["tokenizer"])
+
+    monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", SimpleNamespace(VLLM=Vllm))
+    chosen = find(str(model), None)
+    evaluate(
+        settings(model, data, tasks=("boost_sciq",), seed=7),
+        tmp_path,
+        load_model=lambda _, backend, **options: load(chosen, "vllm", **options),
+    )
+    assert given["seed"] == 7
+    load(chosen, "vllm", device="cpu", dtype="auto")
+    assert given["seed"] == 0
 
 
 def test_a_standard_task_has_the_figures_of_the_harness(model, data, tmp_path):
