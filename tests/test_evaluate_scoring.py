@@ -79,6 +79,24 @@ def test_lenient(reply, letter):
     assert lenient(reply, OPTIONS, "ABCD") == letter
 
 
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        ("To answer I need to add.\nIt is 7", "G"),
+        ("My answer: I get 7.", "G"),
+        ("Answer: I think it is 7", "G"),
+        ("I choose I am sure", None),
+        ("The answer is I.", "I"),
+        ("Answer: I", "I"),
+        ("Answer: **I** as it is 9", "I"),
+        ("so I choose option I", "I"),
+        ("Answer: H as it is 8", "H"),
+    ],
+)
+def test_who_says_i_has_not_chosen_it(reply, letter):
+    assert lenient(reply, tuple("123456789"), "ABCDEFGHI") == letter
+
+
 def test_of_options_that_are_the_same_none_is_said():
     assert lenient("it is 3", ("3", "3"), "AB") is None
 

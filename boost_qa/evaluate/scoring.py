@@ -25,11 +25,11 @@ def lenient(reply: str, options: Sequence[str], letters: str) -> str | None:
 
     Tried in turn: square brackets, `\\boxed{B}` and "answer is (B)", the last of each; "option B" and its like, a line
     that is a letter alone, and one that begins with it as a label, each if the reply so names one option only; the
-    text of exactly one option at the reply's end.
+    text of exactly one option at the reply's end. An I before a word in lower case is whoever speaks, not an option.
     """
     if (letter := bracket(reply, letters)) is not None:
         return letter
-    one = rf"[*_`\"'$({{\[]*(?:\\text(?:bf)?\{{)?([{letters}])(?![\w'\u2019])"
+    one = rf"[*_`\"'$({{\[]*(?:\\text(?:bf)?\{{)?([{letters}])(?![\w'\u2019]|(?<=I)[ \t]+[a-z])"
     answer = r"\b(?i:answer(?:\s+is)?)\s*[:=]?\s*(?:(?i:option|choice)\s+)?"
     for pattern in (rf"\\boxed\{{\s*{one}", answer + one):
         if found := re.findall(pattern, reply):
