@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -220,6 +222,24 @@ def test_a_formula_that_never_ends_is_undecided(tmp_path):
     )
     assert [one["acc"] for one in found] == [1.0, 0.0, 0.0]
     assert [one["undecided"] for one in found] == [0.0, 1.0, 0.0]
+
+
+def test_another_math_verify_decides_anew(tmp_path, monkeypatch):
+    said = [(Item("0", "0?", answer="\\boxed{2}", final="2"), "\\boxed{2}")]
+    assert Graders(tmp_path).math("m", said)[0]["acc"] == 1.0
+    with sqlite3.connect(tmp_path / "grading.sqlite") as journal:
+        journal.execute("UPDATE replies SET text = 'wrong'")
+    assert Graders(tmp_path).math("m", said)[0]["acc"] == 0.0  # what was decided is not asked again
+    monkeypatch.setattr(metadata, "version", lambda package: "another")
+    assert Graders(tmp_path).math("m", said)[0]["acc"] == 1.0
+
+
+def test_a_comparison_that_lacked_time_is_made_again(tmp_path):
+    said = [(Item("0", "0?", answer="\\boxed{2}", final="2"), "\\boxed{2}")]
+    assert Graders(tmp_path, math_seconds=1e-6).math("m", said)[0]["undecided"] == 1.0
+    assert Graders(tmp_path).math("m", said)[0]["acc"] == 1.0
+    found = Graders(tmp_path, math_seconds=1e-6).math("m", said)[0]
+    assert (found["acc"], found["undecided"]) == (1.0, 0.0)
 
 
 def test_without_isolation_no_code_is_run(model, data, tmp_path, monkeypatch):
