@@ -335,6 +335,26 @@ def test_a_row_that_is_no_item_is_named(tmp_path, row, named):
     assert named in str(caught.value) and "boost_mmlu: mmlu.jsonl" in str(caught.value)
 
 
+def test_a_cell_without_a_value_is_empty(tmp_path):
+    rows: list[dict[str, object]] = [
+        {"question": "1?", "answer": "\\boxed{1}", "final": None},
+        {"question": "2?", "answer": None, "final": "2"},
+        {"question": "3?", "answer": "\\boxed{3}", "final": math.nan},
+    ]
+    found = read_questions("q", benchmarks()["boost_questions"], [lines(tmp_path / "q.jsonl", rows)]).items
+    assert {(item.answer, item.final) for item in found} == {("\\boxed{1}", ""), ("", "2"), ("\\boxed{3}", "")}
+    mbpp = {"task_id": 11, "text": "Add.", "test_list": ["assert f"], "test_setup_code": None, "code": None}
+    (code,) = read_questions("c", benchmarks()["boost_mbpp"], [lines(tmp_path / "c.jsonl", [mbpp])]).items
+    assert code.tests == "\nassert f\n" and code.answer == ""
+    for row, why in (
+        ({"question": None, "answer": "1", "final": "1"}, "q: q.jsonl:1: question is empty"),
+        ({"question": "1?", "answer": None, "final": None}, "q: q.jsonl:1: there is no answer"),
+        ({"question": "1?", "answer": " ", "final": ""}, "q: q.jsonl:1: there is no answer"),
+    ):
+        with pytest.raises(SourceError, match=why):
+            read_questions("q", benchmarks()["boost_questions"], [lines(tmp_path / "q.jsonl", [row])])
+
+
 def test_other_columns_are_named(tmp_path):
     with pytest.raises(SourceError, match=r"has the columns a; needed: answer, choices, question"):
         read_questions("boost_mmlu", benchmarks()["boost_mmlu"], [lines(tmp_path / "x.jsonl", [{"a": 1}])])

@@ -6,6 +6,7 @@ different places: the first of `rows` whose columns are all there is used.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -205,11 +206,12 @@ def _read(name: str, file: DataFile, rows: Rows, benchmark: Benchmark) -> Iterat
     for place, row in read_rows(file, sorted(rows.columns())):
         if isinstance(row, Unfit):
             raise SourceError(f"{name}: {place}: {row.reason}", "Fetch the file again.")
+        cells = {column: _given(cell) for column, cell in row.items()}
         fields: dict[str, Any] = {}
         for key in ("keep", *(key for key in compiled if key != "keep")):
             if key in compiled:
                 try:
-                    fields[key] = compiled[key](row)
+                    fields[key] = compiled[key](cells)
                     str(fields[key])  # what is undefined says so only when it is used
                 except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
                     raise SourceError(f"{name}: {place}: {key}: {error}", "The row has other contents.") from error
@@ -220,12 +222,15 @@ def _read(name: str, file: DataFile, rows: Rows, benchmark: Benchmark) -> Iterat
 
 
 def _item(name: str, place: str, benchmark: Benchmark, fields: Mapping[str, Any]) -> Item:
-    texts = {key: str(value) for key, value in fields.items() if key not in ("options", "answer")}
-    options, answer = tuple(map(str, fields.get("options") or ())), fields.get("answer", "")
+    texts = {key: str(_given(value)) for key, value in fields.items() if key not in ("options", "answer")}
+    options = tuple(str(_given(option)) for option in fields.get("options") or ())
+    answer = _given(fields.get("answer"))
     item = Item("", options=options, answer=str(answer), **texts)
     item = replace(item, id=digest(*(str(value) for value in asdict(item).values()))[:16])
     if not item.question.strip():
         raise SourceError(f"{name}: {place}: question is empty", "Mend the row, or remove it.")
+    if benchmark.kind == "math" and not (item.answer.strip() or item.final.strip()):
+        raise SourceError(f"{name}: {place}: there is no answer", "Mend the row, or remove it.")
     if benchmark.kind != "choice":
         return item
     letter = item.answer.strip().upper()
@@ -237,3 +242,8 @@ def _item(name: str, place: str, benchmark: Benchmark, fields: Mapping[str, Any]
     if benchmark.shuffle:
         order.sort(key=lambda place: digest(item.id, str(place)))
     return replace(item, options=tuple(options[place] for place in order), answer=LETTERS[order.index(right)])
+
+
+def _given(value: Any) -> Any:
+    """An empty text for a cell without a value, which would else be asked as "None"; tables also write it as NaN."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
