@@ -305,6 +305,28 @@ def test_one_benchmark_in_other_columns(tmp_path):
     assert {path.name for path in local_place(arc, tmp_path)} == {"arc-easy.jsonl", "arc_easy_test.json"}
 
 
+@pytest.mark.parametrize(
+    ("task", "its", "others"),
+    [
+        (
+            "boost_mmlu_pro_math",
+            ["MMLU-Pro/data/test-00000-of-00001.parquet", "mmlu_pro.jsonl", "mmlupro_test.json", "TIGER/MMLU_Pro.csv"],
+            ["mmlu/professional_law/test-0.parquet", "codemmlu/programming_syntax/test-0.parquet", "mmlu_problems.csv"],
+        ),
+        (
+            "boost_math500",
+            ["math500_test.jsonl", "MATH-500/test.jsonl", "math_500.json"],
+            ["MATH/test/algebra/1500.json", "math/500.json"],
+        ),
+    ],
+)
+def test_files_of_other_benchmarks_are_not_taken(tmp_path, task, its, others):
+    for name in (*its, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert {str(path.relative_to(tmp_path)) for path in local_place(benchmarks()[task], tmp_path)} == set(its)
+
+
 def test_only_the_rows_of_the_benchmark(tmp_path):
     rows = [
         {"question": "1+1?", "options": ["1", "2"], "answer_index": 1, "category": category}
@@ -358,6 +380,13 @@ def test_a_cell_without_a_value_is_empty(tmp_path):
 def test_other_columns_are_named(tmp_path):
     with pytest.raises(SourceError, match=r"has the columns a; needed: answer, choices, question"):
         read_questions("boost_mmlu", benchmarks()["boost_mmlu"], [lines(tmp_path / "x.jsonl", [{"a": 1}])])
+    for path in (tmp_path / "law" / "test.jsonl", tmp_path / "art" / "test.jsonl"):
+        path.parent.mkdir()
+        lines(path, [{"question": "Q?", "choices": ["a", "b"], "answer": 1}])
+    lines(path, [{"a": 1}])
+    for given in ([tmp_path / "law" / "test.jsonl", path], [path.parent]):
+        with pytest.raises(SourceError, match=f"boost_mmlu: {path} has the columns"):
+            read_questions("boost_mmlu", benchmarks()["boost_mmlu"], given)
 
 
 def test_a_row_reaches_nothing_but_its_columns(tmp_path):

@@ -7,6 +7,7 @@ different places: the first of `rows` whose columns are all there is used.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -155,11 +156,12 @@ def read_questions(name: str, benchmark: Benchmark, paths: list[Path] | None = N
         SourceError: the files cannot be had, lack columns, or a row of them is no item; names file, row and key.
     """
     files, where, revision = _hub(name, benchmark) if paths is None else _local(paths)
-    kinds = {str(_rows(name, benchmark, file)): file.name for file in files}
+    rows = {path: _rows(name, benchmark, path, file) for path, file in files.items()}
+    kinds = {str(one): files[path].name for path, one in rows.items()}
     if len(kinds) > 1:
         what = f"{name}: {' and '.join(kinds.values())} have other columns, and so are not one benchmark"
         raise SourceError(what, f"Say which it is: --data {name}=FILE.")
-    found = [item for file in files for item in _read(name, file, _rows(name, benchmark, file), benchmark)]
+    found = [item for path, file in files.items() for item in _read(name, file, rows[path], benchmark)]
     if not found:
         raise SourceError(f"{name}: no item in {where}", "Give another file, or look at `keep` of the task.")
     seen: Counter[str] = Counter()
@@ -170,31 +172,40 @@ def read_questions(name: str, benchmark: Benchmark, paths: list[Path] | None = N
     return Questions(tuple(sorted(items, key=lambda item: digest(item.id))), where, revision, paths is not None)
 
 
-def _hub(name: str, benchmark: Benchmark) -> tuple[list[DataFile], str, str]:
+def _hub(name: str, benchmark: Benchmark) -> tuple[dict[str, DataFile], str, str]:
+    """The files by their whole paths, where they are, and their revision."""
     assert benchmark.hub is not None
-    hub, files, commit = benchmark.hub, [], ""
+    hub, commit = benchmark.hub, ""
+    files: dict[str, DataFile] = {}
     for config in hub.configs or (None,):
         columns = Columns(
             source="columns", name="benchmark", question="", answer="", repo=hub.repo, revision=hub.revision,
             split=hub.split,
         )  # fmt: skip
         table = find_table(columns, name, config=config)
-        files += [file for file in table.files if file.name.startswith(hub.under)]
+        files |= {f"{hub.repo}/{file.name}": file for file in table.files if file.name.startswith(hub.under)}
         commit = table.commit or ""
     return files, hub.repo, commit
 
 
-def _local(paths: list[Path]) -> tuple[list[DataFile], str, str]:
-    files = [file for path in paths for file in local_files(str(path), "test")]
-    return files, ", ".join(path.name for path in paths), content_revision(files)
+def _local(paths: list[Path]) -> tuple[dict[str, DataFile], str, str]:
+    """The same; the names of files start at the folder that holds all of them."""
+    there = {
+        (path if path.is_dir() else path.parent) / file.name: file
+        for path in paths
+        for file in local_files(str(path), "test")
+    }
+    top = os.path.commonpath([path.parent for path in there])
+    files = {str(path): replace(file, name=path.relative_to(top).as_posix()) for path, file in there.items()}
+    return files, ", ".join(path.name for path in paths), content_revision(list(there.values()))
 
 
-def _rows(name: str, benchmark: Benchmark, file: DataFile) -> Rows:
+def _rows(name: str, benchmark: Benchmark, path: str, file: DataFile) -> Rows:
     there = set(read_columns(file))
     rows = next((rows for rows in benchmark.rows if rows.columns() <= there), None)
     if rows is None:
         needed = " or ".join(", ".join(sorted(rows.columns())) for rows in benchmark.rows)
-        what = f"{name}: {file.name} has the columns {', '.join(sorted(there)) or '-'}; needed: {needed}"
+        what = f"{name}: {path} has the columns {', '.join(sorted(there)) or '-'}; needed: {needed}"
         raise SourceError(what, f"Give another file: --data {name}=FILE.")
     return rows
 
