@@ -291,6 +291,25 @@ def test_a_question_that_stands_there_twice_is_two_items(tmp_path):
     assert len({item.id for item in found.items}) == 2
 
 
+def test_a_clone_of_mmlu_is_asked_once(tmp_path, caplog):
+    """It holds each question twice: in the file of its subject, and in that of all of them. Two subjects share one."""
+    law, art, both = ([{"question": f"{x}?", "choices": ["a", "b"], "answer": 1}] for x in ("law", "art", "both"))
+    for subject, rows in {"law": law + both, "all": law + both + art + both, "art": art + both}.items():
+        (tmp_path / "mmlu" / subject).mkdir(parents=True)
+        lines(tmp_path / "mmlu" / subject / "test-0.jsonl", rows)
+    mmlu = benchmarks()["boost_mmlu"].model_copy(update={"items": 4})
+    found = read_questions("boost_mmlu", mmlu, local_place(mmlu, tmp_path)).items
+    assert found == read_questions("boost_mmlu", mmlu, [tmp_path / "mmlu"]).items
+    assert found == read_questions("boost_mmlu", mmlu, [tmp_path / "mmlu" / "all" / "test-0.jsonl"]).items
+    assert sorted(item.question for item in found) == ["art?", "both?", "both?", "law?"]
+    subjects = [tmp_path / "mmlu" / name / "test-0.jsonl" for name in ("art", "law")]
+    assert found == read_questions("boost_mmlu", mmlu, subjects).items and not caplog.messages
+    with pytest.raises(SourceError, match=r"3 files hold 4 questions, and the benchmark has 3: all/test-0.jsonl, art/"):
+        read_questions("boost_mmlu", mmlu.model_copy(update={"items": 3}), [tmp_path / "mmlu"])
+    assert len(read_questions("boost_mmlu", benchmarks()["boost_mmlu"], [tmp_path / "mmlu"]).items) == 4
+    assert "3 files hold 4 questions, and the benchmark has 14,042" in caplog.messages[-1]
+
+
 def test_one_benchmark_in_other_columns(tmp_path):
     arc = benchmarks()["boost_arc_easy"]
     hub = [{"question": "Q?", "choices": {"text": ["no", "yes"], "label": ["1", "2"]}, "answerKey": "2"}]
@@ -317,6 +336,11 @@ def test_one_benchmark_in_other_columns(tmp_path):
             "boost_math500",
             ["math500_test.jsonl", "MATH-500/test.jsonl", "math_500.json"],
             ["MATH/test/algebra/1500.json", "math/500.json"],
+        ),
+        (
+            "boost_humaneval",
+            ["HumanEval.jsonl.gz", "openai_humaneval/test-0.parquet", "human-eval/data/HumanEval.jsonl.gz"],
+            ["humanevalplus.jsonl", "HumanEval+.jsonl", "human_eval_plus.json", "humaneval-x/python.jsonl"],
         ),
     ],
 )
@@ -384,9 +408,9 @@ def test_other_columns_are_named(tmp_path):
         path.parent.mkdir()
         lines(path, [{"question": "Q?", "choices": ["a", "b"], "answer": 1}])
     lines(path, [{"a": 1}])
-    for given in ([tmp_path / "law" / "test.jsonl", path], [path.parent]):
+    for there in ([tmp_path / "law" / "test.jsonl", path], [path.parent]):
         with pytest.raises(SourceError, match=f"boost_mmlu: {path} has the columns"):
-            read_questions("boost_mmlu", benchmarks()["boost_mmlu"], given)
+            read_questions("boost_mmlu", benchmarks()["boost_mmlu"], there)
 
 
 def test_a_row_reaches_nothing_but_its_columns(tmp_path):

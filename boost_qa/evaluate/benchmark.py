@@ -6,11 +6,12 @@ different places: the first of `rows` whose columns are all there is used.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from functools import cache
@@ -33,6 +34,7 @@ from boost_qa.types import digest
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+_log = logging.getLogger(__name__)
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined)
 _ENVIRONMENT.filters["pieces"] = lambda text, pattern: re.findall(pattern, text, re.DOTALL)
 
@@ -80,6 +82,7 @@ class Benchmark(Strict):
     hub: Hub | None = None
     unknown: str | None = Field(None, description="why nothing is known on the Hub; local files alone are read")
     files: tuple[str, ...] = Field(min_length=1, description="names that local files have, in lower case")
+    others: tuple[str, ...] = Field((), description="of those, names that files of other benchmarks have")
     rows: tuple[Rows, ...] = Field(min_length=1)
     shuffle: bool = Field(False, description="options stand in an order of their own in each question")
     standard: str | None = Field(None, description="the harness's own task of the same benchmark")
@@ -145,8 +148,9 @@ def local_place(benchmark: Benchmark, folder: Path) -> list[Path]:
     Raises:
         SourceError: there is no such folder, or no data file in it.
     """
-    there = (file for file in local_files(str(folder), "test"))
-    return [folder / file.name for file in there if any(fnmatch(file.name.lower(), one) for one in benchmark.files)]
+    names = [file.name for file in local_files(str(folder), "test")]
+    ours = [name for name in names if any(fnmatch(name.lower(), one) for one in benchmark.files)]
+    return [folder / name for name in ours if not any(fnmatch(name.lower(), one) for one in benchmark.others)]
 
 
 def read_questions(name: str, benchmark: Benchmark, paths: list[Path] | None = None) -> Questions:
@@ -161,15 +165,41 @@ def read_questions(name: str, benchmark: Benchmark, paths: list[Path] | None = N
     if len(kinds) > 1:
         what = f"{name}: {' and '.join(kinds.values())} have other columns, and so are not one benchmark"
         raise SourceError(what, f"Say which it is: --data {name}=FILE.")
-    found = [item for path, file in files.items() for item in _read(name, file, rows[path], benchmark)]
-    if not found:
+    read = {path: list(_read(name, file, rows[path], benchmark)) for path, file in files.items()}
+    items = _told_apart([item for found in read.values() for item in found])
+    if not items:
         raise SourceError(f"{name}: no item in {where}", "Give another file, or look at `keep` of the task.")
-    seen: Counter[str] = Counter()
-    items = []
-    for item in found:  # a question that stands there twice is two items
-        seen[item.id] += 1
-        items.append(item if seen[item.id] == 1 else replace(item, id=f"{item.id}-{seen[item.id]}"))
+    if paths is not None and len(items) != benchmark.items:
+        each = {path: _told_apart(found) for path, found in read.items() if found}
+        # a file that holds what others hold, as all of them together, is the same questions, and not more
+        items = list({item.id: item for found in each.values() for item in found}.values())
+        _check_number(name, benchmark, len(items), [files[path].name for path in each])
     return Questions(tuple(sorted(items, key=lambda item: digest(item.id))), where, revision, paths is not None)
+
+
+def _told_apart(items: Iterable[Item]) -> list[Item]:
+    """With an id each: a question that stands there twice is two items."""
+    seen: Counter[str] = Counter()
+    apart = []
+    for item in items:
+        seen[item.id] += 1
+        apart.append(item if seen[item.id] == 1 else replace(item, id=f"{item.id}-{seen[item.id]}"))
+    return apart
+
+
+def _check_number(name: str, benchmark: Benchmark, found: int, files: Sequence[str]) -> None:
+    """Warn of several files with too few questions, which may be a part on purpose.
+
+    Raises:
+        SourceError: they hold more than the benchmark has, and so another one, too.
+    """
+    if benchmark.items is None or found == benchmark.items or len(files) == 1:
+        return
+    named = ", ".join(files[:4]) + (", ..." if len(files) > 4 else "")
+    what = f"{name}: {len(files)} files hold {found:,} questions, and the benchmark has {benchmark.items:,}: {named}"
+    if found > benchmark.items:
+        raise SourceError(what, f"Say which it is: --data {name}=FILE.")
+    _log.warning("%s", what)
 
 
 def _hub(name: str, benchmark: Benchmark) -> tuple[dict[str, DataFile], str, str]:

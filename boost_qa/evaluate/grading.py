@@ -141,7 +141,7 @@ class Graders:
 
 
 class _Verdicts(Journal):
-    """Keeps what was decided. A comparison that was refused is made again: it may have lacked time on a busy machine."""
+    """Keeps what was decided. A comparison that was refused is made again: it may have lacked time."""
 
     def find(self, call: Call) -> Reply | None:
         reply = super().find(call)
