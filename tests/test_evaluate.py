@@ -214,6 +214,19 @@ def test_code_passes_only_by_passing_the_tests(tmp_path):
     assert not (tmp_path / "seen").exists()
 
 
+def test_what_a_reply_does_as_the_main_program_is_not_run(tmp_path):
+    from boost_qa.isolation import Isolation
+
+    demo = 'if __name__ == "__main__":\n    assert f(1) == 3, input()\n'
+    point = '"""A point."""\nfrom __future__ import annotations\nfrom dataclasses import dataclass\n\n'
+    point += "@dataclass\nclass Point:\n    x: float\n\ndef f(x):\n    return Point(x + 1).x\n"
+    replies = [f"```python\ndef f(x):\n    return x + 1\n{demo}```", f"```python\n{point}{demo}```"]
+    graders = Graders(tmp_path, Isolation.find(), code_seconds=5.0)
+    start = 'def f(x):\n    """Add one."""\n'
+    said = [(replace(CHECKED, start=one), reply) for one in ("", start) for reply in replies]
+    assert [one["pass_at_1"] for one in graders.code(said)] == [1.0] * 4
+
+
 def test_a_formula_that_never_ends_is_undecided(tmp_path):
     items = [Item(str(n), f"{n}?", answer="\\boxed{2}", final="2") for n in range(3)]
     bomb = "\\boxed{9^{9^{9^{9^{9}}}}}"

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 from pathlib import Path
+from textwrap import indent
 
 import numpy as np
 import pytest
@@ -147,12 +148,49 @@ def test_code_of_a_reply(reply, code):
     assert python_code(reply, "f") == code
 
 
+USAGE = "print(f(1))\n"
+METHOD = "class C:\n    def f(self):\n        return 1\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (f"```python\n{DEFINES}```\nExample usage:\n```python\n{USAGE}```", DEFINES),
+        (f"```python\n{METHOD}```\nExample usage:\n```python\n{USAGE}```", METHOD),
+        (f"```python\n{USAGE}```\n```python\n{DEFINES}```", DEFINES),
+        (f"```python\ndef g(): pass\n```\n```python\n{DEFINES}```", DEFINES),
+        (f"```python\n{USAGE}```", USAGE),
+    ],
+)
+def test_where_no_function_is_named_a_definition_comes_before_its_use(reply, code):
+    assert python_code(reply) == code
+
+
+@pytest.mark.parametrize("spaces", [2, 3, 4, 7])
+@pytest.mark.parametrize("marker", ["", "1. ", "- "])
+def test_code_in_an_item_of_a_list(spaces, marker):
+    space = " " * spaces
+    listed = f"{space[len(marker) :]}{marker}```python\n{indent(DEFINES, space)}{space}```\n"
+    assert python_code(f"1. Write it:\n\n{listed}2. Use it.", "f") == DEFINES
+    assert python_code(f"1. Write it:\n\n{listed}2. Use it.") == DEFINES
+    assert python_code(f"1. Write it:\n```python\n{indent(DEFINES, space)}```\n", "f") == DEFINES
+    body = "    y = x\n    return y + 1\n"
+    for code in (body, indent(body, space)):
+        found = python_code(f"1. Write it:\n\n{space}```python\n{code}{space}```\n2. Use it.", "f")
+        assert found == body
+    helper = "    def g(y):\n        return y\n    return g(x)\n"
+    assert python_code(f"```python\n{helper}```", "f") == helper
+
+
 def test_code_goes_on_from_a_start_or_replaces_it():
     start = 'from math import floor\n\ndef f(x):\n    """Add one."""\n'
     for code in (DEFINES, "    return floor(x) + 1\n", "def f(x):\n    return floor(x) + 1\n"):
-        space: dict[str, object] = {}
-        exec(program(code, start, "f"), space)
-        assert space["f"](1) == 2  # type: ignore[operator]
+        for first in ("", "from __future__ import annotations\n\n"):
+            if first and not code.startswith("def"):
+                continue
+            space: dict[str, object] = {}
+            exec(program(first + code, start, "f"), space)
+            assert space["f"](1) == 2  # type: ignore[operator]
 
 
 # --- mathematics ---------------------------------------------------------------------------------
