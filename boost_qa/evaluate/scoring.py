@@ -65,12 +65,13 @@ def python_code(reply: str, entry: str = "") -> str | None:
     """
     fenced = [(before, code) for before, language, code in _FENCE.findall(reply) if language.lower() in _PYTHON]
     blocks = fenced or [("", reply)]
-    whole = [text for _, code in blocks if (text := next(filter(_parses, (code, dedent(code))), None))]
+    whole: list[str] = [text for _, code in blocks if (text := next(filter(_parses, (code, dedent(code))), None))]
     if defining := [text for text in whole if _defines(text, entry)]:
         return defining[-1]
     if entry:
         both = [(code, re.sub(rf"^[ \t]{{,{len(before)}}}", "", code, flags=re.MULTILINE)) for before, code in blocks]
-        if bodies := [text for texts in both if (text := next(filter(_is_body, texts), None))]:
+        bodies: list[str] = [text for texts in both if (text := next(filter(_is_body, texts), None))]
+        if bodies:
             return bodies[-1]
     return whole[-1] if whole else None
 
