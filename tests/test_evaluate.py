@@ -645,6 +645,18 @@ def test_two_models_are_compared_by_item(model, data, tmp_path):
     assert found["unparsed,none"].difference == -0.5
 
 
+def test_replies_that_were_read_otherwise_are_not_compared(model, data, tmp_path):
+    path = evaluate(settings(model, data), tmp_path / "now", load_model=known(Known()))
+    whole, items = json.loads(path.read_text()), path.with_name(path.name.replace("results", "items"))
+    versions = {"boost_sciq": 1.1, "boost_math500": 1.0, "boost_mbpp": 1.1, "boost_humaneval": 1.1}
+    assert whole["versions"] == versions
+    (tmp_path / "before").mkdir()
+    shutil.copy(items.with_suffix(".jsonl"), tmp_path / "before")
+    (tmp_path / "before" / path.name).write_text(json.dumps(whole | {"versions": versions | {"boost_mbpp": 1.0}}))
+    with pytest.raises(RunError, match="boost_mbpp was not asked alike .*: version differ"):
+        compare(tmp_path / "before", tmp_path / "now")
+
+
 def test_other_limits_pair_what_both_have(model, data, tmp_path):
     for name, limit in (("some", 5), ("all", None)):
         asked = settings(model, data, tasks=("boost_sciq",), limit=limit)
