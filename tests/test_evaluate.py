@@ -6,11 +6,14 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +24,10 @@ from scripted import Scripted
 from tiny_gguf import exact, write_gguf
 from tiny_models import tiny
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
 from boost_qa.cards.evaluations import eval_results_yaml, read_scores
+from boost_qa.cli import app
 from boost_qa.errors import BoostQAError, EngineError, ModelError, RunError, SourceError
 from boost_qa.evaluate import results
 from boost_qa.evaluate.benchmark import Item
@@ -173,6 +178,12 @@ def test_files_of_two_benchmarks_are_not_joined(model, data, tmp_path):
         evaluate(settings(model, there, tasks=("boost_mbpp",)), tmp_path / "out", load_model=pytest.fail)
 
 
+def test_names_of_tasks_may_have_spaces_between_them(model, data, tmp_path):
+    given = ["--base", str(model), "--data", str(data), "--tasks", "boost_sciq, boost_mbpp ,, boost_none"]
+    said = CliRunner().invoke(app, ["evaluate", *given, "--output", str(tmp_path)])
+    assert "there is no task boost_none" in str(said.exception) + said.output
+
+
 def test_mbpp_of_google_is_its_test_split(model, data, tmp_path):
     path = evaluate(settings(model, data, tasks=("boost_mbpp",)), tmp_path, load_model=known(Known()))
     assert json.loads(path.read_text())["n-samples"]["boost_mbpp"] == {"original": 3, "effective": 3}
@@ -203,6 +214,19 @@ def test_code_passes_only_by_passing_the_tests(tmp_path):
     assert not (tmp_path / "seen").exists()
 
 
+def test_what_a_reply_does_as_the_main_program_is_not_run(tmp_path):
+    from boost_qa.isolation import Isolation
+
+    demo = 'if __name__ == "__main__":\n    assert f(1) == 3, input()\n'
+    point = '"""A point."""\nfrom __future__ import annotations\nfrom dataclasses import dataclass\n\n'
+    point += "@dataclass\nclass Point:\n    x: float\n\ndef f(x):\n    return Point(x + 1).x\n"
+    replies = [f"```python\ndef f(x):\n    return x + 1\n{demo}```", f"```python\n{point}{demo}```"]
+    graders = Graders(tmp_path, Isolation.find(), code_seconds=5.0)
+    start = 'def f(x):\n    """Add one."""\n'
+    said = [(replace(CHECKED, start=one), reply) for one in ("", start) for reply in replies]
+    assert [one["pass_at_1"] for one in graders.code(said)] == [1.0] * 4
+
+
 def test_a_formula_that_never_ends_is_undecided(tmp_path):
     items = [Item(str(n), f"{n}?", answer="\\boxed{2}", final="2") for n in range(3)]
     bomb = "\\boxed{9^{9^{9^{9^{9}}}}}"
@@ -211,6 +235,24 @@ def test_a_formula_that_never_ends_is_undecided(tmp_path):
     )
     assert [one["acc"] for one in found] == [1.0, 0.0, 0.0]
     assert [one["undecided"] for one in found] == [0.0, 1.0, 0.0]
+
+
+def test_another_math_verify_decides_anew(tmp_path, monkeypatch):
+    said = [(Item("0", "0?", answer="\\boxed{2}", final="2"), "\\boxed{2}")]
+    assert Graders(tmp_path).math("m", said)[0]["acc"] == 1.0
+    with sqlite3.connect(tmp_path / "grading.sqlite") as journal:
+        journal.execute("UPDATE replies SET text = 'wrong'")
+    assert Graders(tmp_path).math("m", said)[0]["acc"] == 0.0  # what was decided is not asked again
+    monkeypatch.setattr(metadata, "version", lambda package: "another")
+    assert Graders(tmp_path).math("m", said)[0]["acc"] == 1.0
+
+
+def test_a_comparison_that_lacked_time_is_made_again(tmp_path):
+    said = [(Item("0", "0?", answer="\\boxed{2}", final="2"), "\\boxed{2}")]
+    assert Graders(tmp_path, math_seconds=1e-6).math("m", said)[0]["undecided"] == 1.0
+    assert Graders(tmp_path).math("m", said)[0]["acc"] == 1.0
+    found = Graders(tmp_path, math_seconds=1e-6).math("m", said)[0]
+    assert (found["acc"], found["undecided"]) == (1.0, 0.0)
 
 
 def test_without_isolation_no_code_is_run(model, data, tmp_path, monkeypatch):
@@ -383,6 +425,17 @@ def test_a_real_model_and_its_adapter(model, adapter, data, tmp_path):
     assert {one.task for one in found} == set(TASKS) and all(one.paired.low <= one.paired.high for one in found)
 
 
+def test_an_evaluation_beside_an_adapter_s_weights_goes_on(model, adapter, data, tmp_path):
+    beside = Path(shutil.copytree(adapter, tmp_path / "adapter", ignore=shutil.ignore_patterns("evaluation")))
+    asked = settings(model, data, base=None, adapter=str(beside), tasks=("boost_sciq",))
+    first = evaluate(asked, beside, load_model=known(Known()))
+    second = evaluate(asked, beside, load_model=known(Known(until=0)))
+    assert first.parent == second.parent == beside and figures(first) == figures(second)
+    (beside / "adapter_config.json").write_text((beside / "adapter_config.json").read_text() + " ")
+    with pytest.raises(RunError, match="adapter_revision"):
+        evaluate(asked, beside, load_model=pytest.fail)
+
+
 def test_an_adapter_is_in_the_weights_and_says_the_same(model, adapter):
     import torch
     from transformers import AutoModelForCausalLM
@@ -481,6 +534,28 @@ def test_the_chat_template_of_training_is_used_where_a_base_has_none(model):
     assert prompt == "Human:\nWhy?\nAssistant:\n"
 
 
+def test_vllm_is_told_the_seed(model, data, tmp_path, monkeypatch):
+    """The harness's own class has a seed of its own, 1234; vLLM is not installed here, so another stands for it."""
+    given: dict[str, Any] = {}
+
+    class Vllm(Known):
+        def __init__(self, **options: Any) -> None:
+            super().__init__()
+            given.update(options)
+            self.tokenizer = AutoTokenizer.from_pretrained(options["tokenizer"])
+
+    monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", SimpleNamespace(VLLM=Vllm))
+    chosen = find(str(model), None)
+    evaluate(
+        settings(model, data, tasks=("boost_sciq",), seed=7),
+        tmp_path,
+        load_model=lambda _, backend, **options: load(chosen, "vllm", **options),
+    )
+    assert given["seed"] == 7
+    load(chosen, "vllm", device="cpu", dtype="auto")
+    assert given["seed"] == 0
+
+
 def test_a_standard_task_has_the_figures_of_the_harness(model, data, tmp_path):
     """Asked by us, and by the harness itself on the same model and file."""
     from lm_eval import simple_evaluate
@@ -568,6 +643,18 @@ def test_two_models_are_compared_by_item(model, data, tmp_path):
     assert (paired.first, paired.second, paired.gained, paired.lost, paired.n) == (0.25, 0.75, 6, 0, 12)
     assert paired.p == pytest.approx(2 / 64) and paired.low > 0
     assert found["unparsed,none"].difference == -0.5
+
+
+def test_replies_that_were_read_otherwise_are_not_compared(model, data, tmp_path):
+    path = evaluate(settings(model, data), tmp_path / "now", load_model=known(Known()))
+    whole, items = json.loads(path.read_text()), path.with_name(path.name.replace("results", "items"))
+    versions = {"boost_sciq": 1.1, "boost_math500": 1.0, "boost_mbpp": 1.1, "boost_humaneval": 1.1}
+    assert whole["versions"] == versions
+    (tmp_path / "before").mkdir()
+    shutil.copy(items.with_suffix(".jsonl"), tmp_path / "before")
+    (tmp_path / "before" / path.name).write_text(json.dumps(whole | {"versions": versions | {"boost_mbpp": 1.0}}))
+    with pytest.raises(RunError, match="boost_mbpp was not asked alike .*: version differ"):
+        compare(tmp_path / "before", tmp_path / "now")
 
 
 def test_other_limits_pair_what_both_have(model, data, tmp_path):

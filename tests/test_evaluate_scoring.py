@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 from pathlib import Path
+from textwrap import indent
 
 import numpy as np
 import pytest
@@ -79,6 +80,24 @@ def test_lenient(reply, letter):
     assert lenient(reply, OPTIONS, "ABCD") == letter
 
 
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        ("To answer I need to add.\nIt is 7", "G"),
+        ("My answer: I get 7.", "G"),
+        ("Answer: I think it is 7", "G"),
+        ("I choose I am sure", None),
+        ("The answer is I.", "I"),
+        ("Answer: I", "I"),
+        ("Answer: **I** as it is 9", "I"),
+        ("so I choose option I", "I"),
+        ("Answer: H as it is 8", "H"),
+    ],
+)
+def test_who_says_i_has_not_chosen_it(reply, letter):
+    assert lenient(reply, tuple("123456789"), "ABCDEFGHI") == letter
+
+
 def test_of_options_that_are_the_same_none_is_said():
     assert lenient("it is 3", ("3", "3"), "AB") is None
 
@@ -129,12 +148,49 @@ def test_code_of_a_reply(reply, code):
     assert python_code(reply, "f") == code
 
 
+USAGE = "print(f(1))\n"
+METHOD = "class C:\n    def f(self):\n        return 1\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (f"```python\n{DEFINES}```\nExample usage:\n```python\n{USAGE}```", DEFINES),
+        (f"```python\n{METHOD}```\nExample usage:\n```python\n{USAGE}```", METHOD),
+        (f"```python\n{USAGE}```\n```python\n{DEFINES}```", DEFINES),
+        (f"```python\ndef g(): pass\n```\n```python\n{DEFINES}```", DEFINES),
+        (f"```python\n{USAGE}```", USAGE),
+    ],
+)
+def test_where_no_function_is_named_a_definition_comes_before_its_use(reply, code):
+    assert python_code(reply) == code
+
+
+@pytest.mark.parametrize("spaces", [2, 3, 4, 7])
+@pytest.mark.parametrize("marker", ["", "1. ", "- "])
+def test_code_in_an_item_of_a_list(spaces, marker):
+    space = " " * spaces
+    listed = f"{space[len(marker) :]}{marker}```python\n{indent(DEFINES, space)}{space}```\n"
+    assert python_code(f"1. Write it:\n\n{listed}2. Use it.", "f") == DEFINES
+    assert python_code(f"1. Write it:\n\n{listed}2. Use it.") == DEFINES
+    assert python_code(f"1. Write it:\n```python\n{indent(DEFINES, space)}```\n", "f") == DEFINES
+    body = "    y = x\n    return y + 1\n"
+    for code in (body, indent(body, space)):
+        found = python_code(f"1. Write it:\n\n{space}```python\n{code}{space}```\n2. Use it.", "f")
+        assert found == body
+    helper = "    def g(y):\n        return y\n    return g(x)\n"
+    assert python_code(f"```python\n{helper}```", "f") == helper
+
+
 def test_code_goes_on_from_a_start_or_replaces_it():
     start = 'from math import floor\n\ndef f(x):\n    """Add one."""\n'
     for code in (DEFINES, "    return floor(x) + 1\n", "def f(x):\n    return floor(x) + 1\n"):
-        space: dict[str, object] = {}
-        exec(program(code, start, "f"), space)
-        assert space["f"](1) == 2  # type: ignore[operator]
+        for first in ("", "from __future__ import annotations\n\n"):
+            if first and not code.startswith("def"):
+                continue
+            space: dict[str, object] = {}
+            exec(program(first + code, start, "f"), space)
+            assert space["f"](1) == 2  # type: ignore[operator]
 
 
 # --- mathematics ---------------------------------------------------------------------------------
@@ -273,6 +329,25 @@ def test_a_question_that_stands_there_twice_is_two_items(tmp_path):
     assert len({item.id for item in found.items}) == 2
 
 
+def test_a_clone_of_mmlu_is_asked_once(tmp_path, caplog):
+    """It holds each question twice: in the file of its subject, and in that of all of them. Two subjects share one."""
+    law, art, both = ([{"question": f"{x}?", "choices": ["a", "b"], "answer": 1}] for x in ("law", "art", "both"))
+    for subject, rows in {"law": law + both, "all": law + both + art + both, "art": art + both}.items():
+        (tmp_path / "mmlu" / subject).mkdir(parents=True)
+        lines(tmp_path / "mmlu" / subject / "test-0.jsonl", rows)
+    mmlu = benchmarks()["boost_mmlu"].model_copy(update={"items": 4})
+    found = read_questions("boost_mmlu", mmlu, local_place(mmlu, tmp_path)).items
+    assert found == read_questions("boost_mmlu", mmlu, [tmp_path / "mmlu"]).items
+    assert found == read_questions("boost_mmlu", mmlu, [tmp_path / "mmlu" / "all" / "test-0.jsonl"]).items
+    assert sorted(item.question for item in found) == ["art?", "both?", "both?", "law?"]
+    subjects = [tmp_path / "mmlu" / name / "test-0.jsonl" for name in ("art", "law")]
+    assert found == read_questions("boost_mmlu", mmlu, subjects).items and not caplog.messages
+    with pytest.raises(SourceError, match=r"3 files hold 4 questions, and the benchmark has 3: all/test-0.jsonl, art/"):
+        read_questions("boost_mmlu", mmlu.model_copy(update={"items": 3}), [tmp_path / "mmlu"])
+    assert len(read_questions("boost_mmlu", benchmarks()["boost_mmlu"], [tmp_path / "mmlu"]).items) == 4
+    assert "3 files hold 4 questions, and the benchmark has 14,042" in caplog.messages[-1]
+
+
 def test_one_benchmark_in_other_columns(tmp_path):
     arc = benchmarks()["boost_arc_easy"]
     hub = [{"question": "Q?", "choices": {"text": ["no", "yes"], "label": ["1", "2"]}, "answerKey": "2"}]
@@ -285,6 +360,33 @@ def test_one_benchmark_in_other_columns(tmp_path):
     other = read_questions("a", arc, [adapters]).items
     assert one == other and one[0].options == ("no", "yes") and one[0].answer == "B"
     assert {path.name for path in local_place(arc, tmp_path)} == {"arc-easy.jsonl", "arc_easy_test.json"}
+
+
+@pytest.mark.parametrize(
+    ("task", "its", "others"),
+    [
+        (
+            "boost_mmlu_pro_math",
+            ["MMLU-Pro/data/test-00000-of-00001.parquet", "mmlu_pro.jsonl", "mmlupro_test.json", "TIGER/MMLU_Pro.csv"],
+            ["mmlu/professional_law/test-0.parquet", "codemmlu/programming_syntax/test-0.parquet", "mmlu_problems.csv"],
+        ),
+        (
+            "boost_math500",
+            ["math500_test.jsonl", "MATH-500/test.jsonl", "math_500.json"],
+            ["MATH/test/algebra/1500.json", "math/500.json"],
+        ),
+        (
+            "boost_humaneval",
+            ["HumanEval.jsonl.gz", "openai_humaneval/test-0.parquet", "human-eval/data/HumanEval.jsonl.gz"],
+            ["humanevalplus.jsonl", "HumanEval+.jsonl", "human_eval_plus.json", "humaneval-x/python.jsonl"],
+        ),
+    ],
+)
+def test_files_of_other_benchmarks_are_not_taken(tmp_path, task, its, others):
+    for name in (*its, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert {str(path.relative_to(tmp_path)) for path in local_place(benchmarks()[task], tmp_path)} == set(its)
 
 
 def test_only_the_rows_of_the_benchmark(tmp_path):
@@ -317,9 +419,36 @@ def test_a_row_that_is_no_item_is_named(tmp_path, row, named):
     assert named in str(caught.value) and "boost_mmlu: mmlu.jsonl" in str(caught.value)
 
 
+def test_a_cell_without_a_value_is_empty(tmp_path):
+    rows: list[dict[str, object]] = [
+        {"question": "1?", "answer": "\\boxed{1}", "final": None},
+        {"question": "2?", "answer": None, "final": "2"},
+        {"question": "3?", "answer": "\\boxed{3}", "final": math.nan},
+    ]
+    found = read_questions("q", benchmarks()["boost_questions"], [lines(tmp_path / "q.jsonl", rows)]).items
+    assert {(item.answer, item.final) for item in found} == {("\\boxed{1}", ""), ("", "2"), ("\\boxed{3}", "")}
+    mbpp = {"task_id": 11, "text": "Add.", "test_list": ["assert f"], "test_setup_code": None, "code": None}
+    (code,) = read_questions("c", benchmarks()["boost_mbpp"], [lines(tmp_path / "c.jsonl", [mbpp])]).items
+    assert code.tests == "\nassert f\n" and code.answer == ""
+    for row, why in (
+        ({"question": None, "answer": "1", "final": "1"}, "q: q.jsonl:1: question is empty"),
+        ({"question": "1?", "answer": None, "final": None}, "q: q.jsonl:1: there is no answer"),
+        ({"question": "1?", "answer": " ", "final": ""}, "q: q.jsonl:1: there is no answer"),
+    ):
+        with pytest.raises(SourceError, match=why):
+            read_questions("q", benchmarks()["boost_questions"], [lines(tmp_path / "q.jsonl", [row])])
+
+
 def test_other_columns_are_named(tmp_path):
     with pytest.raises(SourceError, match=r"has the columns a; needed: answer, choices, question"):
         read_questions("boost_mmlu", benchmarks()["boost_mmlu"], [lines(tmp_path / "x.jsonl", [{"a": 1}])])
+    for path in (tmp_path / "law" / "test.jsonl", tmp_path / "art" / "test.jsonl"):
+        path.parent.mkdir()
+        lines(path, [{"question": "Q?", "choices": ["a", "b"], "answer": 1}])
+    lines(path, [{"a": 1}])
+    for there in ([tmp_path / "law" / "test.jsonl", path], [path.parent]):
+        with pytest.raises(SourceError, match=f"boost_mmlu: {path} has the columns"):
+            read_questions("boost_mmlu", benchmarks()["boost_mmlu"], there)
 
 
 def test_a_row_reaches_nothing_but_its_columns(tmp_path):

@@ -39,7 +39,7 @@ def evaluate(
     from boost_qa.evaluate.run import evaluate as run
     from boost_qa.progress import Progress
 
-    named = tuple(filter(None, (tasks or "").split(",")))
+    named = tuple(filter(None, map(str.strip, (tasks or "").split(","))))
     settings = Settings(
         base, adapter, suite, named, limit, backend, tuple(data or ()), seed, max_tokens, batch_size, device, dtype,
         judge, judge_url,

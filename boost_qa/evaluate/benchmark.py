@@ -6,9 +6,12 @@ different places: the first of `rows` whose columns are all there is used.
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from functools import cache
@@ -31,6 +34,7 @@ from boost_qa.types import digest
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+_log = logging.getLogger(__name__)
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined)
 _ENVIRONMENT.filters["pieces"] = lambda text, pattern: re.findall(pattern, text, re.DOTALL)
 
@@ -78,6 +82,7 @@ class Benchmark(Strict):
     hub: Hub | None = None
     unknown: str | None = Field(None, description="why nothing is known on the Hub; local files alone are read")
     files: tuple[str, ...] = Field(min_length=1, description="names that local files have, in lower case")
+    others: tuple[str, ...] = Field((), description="of those, names that files of other benchmarks have")
     rows: tuple[Rows, ...] = Field(min_length=1)
     shuffle: bool = Field(False, description="options stand in an order of their own in each question")
     standard: str | None = Field(None, description="the harness's own task of the same benchmark")
@@ -143,8 +148,9 @@ def local_place(benchmark: Benchmark, folder: Path) -> list[Path]:
     Raises:
         SourceError: there is no such folder, or no data file in it.
     """
-    there = (file for file in local_files(str(folder), "test"))
-    return [folder / file.name for file in there if any(fnmatch(file.name.lower(), one) for one in benchmark.files)]
+    names = [file.name for file in local_files(str(folder), "test")]
+    ours = [name for name in names if any(fnmatch(name.lower(), one) for one in benchmark.files)]
+    return [folder / name for name in ours if not any(fnmatch(name.lower(), one) for one in benchmark.others)]
 
 
 def read_questions(name: str, benchmark: Benchmark, paths: list[Path] | None = None) -> Questions:
@@ -154,46 +160,82 @@ def read_questions(name: str, benchmark: Benchmark, paths: list[Path] | None = N
         SourceError: the files cannot be had, lack columns, or a row of them is no item; names file, row and key.
     """
     files, where, revision = _hub(name, benchmark) if paths is None else _local(paths)
-    kinds = {str(_rows(name, benchmark, file)): file.name for file in files}
+    rows = {path: _rows(name, benchmark, path, file) for path, file in files.items()}
+    kinds = {str(one): files[path].name for path, one in rows.items()}
     if len(kinds) > 1:
         what = f"{name}: {' and '.join(kinds.values())} have other columns, and so are not one benchmark"
         raise SourceError(what, f"Say which it is: --data {name}=FILE.")
-    found = [item for file in files for item in _read(name, file, _rows(name, benchmark, file), benchmark)]
-    if not found:
+    read = {path: list(_read(name, file, rows[path], benchmark)) for path, file in files.items()}
+    items = _told_apart([item for found in read.values() for item in found])
+    if not items:
         raise SourceError(f"{name}: no item in {where}", "Give another file, or look at `keep` of the task.")
-    seen: Counter[str] = Counter()
-    items = []
-    for item in found:  # a question that stands there twice is two items
-        seen[item.id] += 1
-        items.append(item if seen[item.id] == 1 else replace(item, id=f"{item.id}-{seen[item.id]}"))
+    if paths is not None and len(items) != benchmark.items:
+        each = {path: _told_apart(found) for path, found in read.items() if found}
+        # a file that holds what others hold, as all of them together, is the same questions, and not more
+        items = list({item.id: item for found in each.values() for item in found}.values())
+        _check_number(name, benchmark, len(items), [files[path].name for path in each])
     return Questions(tuple(sorted(items, key=lambda item: digest(item.id))), where, revision, paths is not None)
 
 
-def _hub(name: str, benchmark: Benchmark) -> tuple[list[DataFile], str, str]:
+def _told_apart(items: Iterable[Item]) -> list[Item]:
+    """With an id each: a question that stands there twice is two items."""
+    seen: Counter[str] = Counter()
+    apart = []
+    for item in items:
+        seen[item.id] += 1
+        apart.append(item if seen[item.id] == 1 else replace(item, id=f"{item.id}-{seen[item.id]}"))
+    return apart
+
+
+def _check_number(name: str, benchmark: Benchmark, found: int, files: Sequence[str]) -> None:
+    """Warn of several files with too few questions, which may be a part on purpose.
+
+    Raises:
+        SourceError: they hold more than the benchmark has, and so another one, too.
+    """
+    if benchmark.items is None or found == benchmark.items or len(files) == 1:
+        return
+    named = ", ".join(files[:4]) + (", ..." if len(files) > 4 else "")
+    what = f"{name}: {len(files)} files hold {found:,} questions, and the benchmark has {benchmark.items:,}: {named}"
+    if found > benchmark.items:
+        raise SourceError(what, f"Say which it is: --data {name}=FILE.")
+    _log.warning("%s", what)
+
+
+def _hub(name: str, benchmark: Benchmark) -> tuple[dict[str, DataFile], str, str]:
+    """The files by their whole paths, where they are, and their revision."""
     assert benchmark.hub is not None
-    hub, files, commit = benchmark.hub, [], ""
+    hub, commit = benchmark.hub, ""
+    files: dict[str, DataFile] = {}
     for config in hub.configs or (None,):
         columns = Columns(
             source="columns", name="benchmark", question="", answer="", repo=hub.repo, revision=hub.revision,
             split=hub.split,
         )  # fmt: skip
         table = find_table(columns, name, config=config)
-        files += [file for file in table.files if file.name.startswith(hub.under)]
+        files |= {f"{hub.repo}/{file.name}": file for file in table.files if file.name.startswith(hub.under)}
         commit = table.commit or ""
     return files, hub.repo, commit
 
 
-def _local(paths: list[Path]) -> tuple[list[DataFile], str, str]:
-    files = [file for path in paths for file in local_files(str(path), "test")]
-    return files, ", ".join(path.name for path in paths), content_revision(files)
+def _local(paths: list[Path]) -> tuple[dict[str, DataFile], str, str]:
+    """The same; the names of files start at the folder that holds all of them."""
+    there = {
+        (path if path.is_dir() else path.parent) / file.name: file
+        for path in paths
+        for file in local_files(str(path), "test")
+    }
+    top = os.path.commonpath([path.parent for path in there])
+    files = {str(path): replace(file, name=path.relative_to(top).as_posix()) for path, file in there.items()}
+    return files, ", ".join(path.name for path in paths), content_revision(list(there.values()))
 
 
-def _rows(name: str, benchmark: Benchmark, file: DataFile) -> Rows:
+def _rows(name: str, benchmark: Benchmark, path: str, file: DataFile) -> Rows:
     there = set(read_columns(file))
     rows = next((rows for rows in benchmark.rows if rows.columns() <= there), None)
     if rows is None:
         needed = " or ".join(", ".join(sorted(rows.columns())) for rows in benchmark.rows)
-        what = f"{name}: {file.name} has the columns {', '.join(sorted(there)) or '-'}; needed: {needed}"
+        what = f"{name}: {path} has the columns {', '.join(sorted(there)) or '-'}; needed: {needed}"
         raise SourceError(what, f"Give another file: --data {name}=FILE.")
     return rows
 
@@ -205,11 +247,12 @@ def _read(name: str, file: DataFile, rows: Rows, benchmark: Benchmark) -> Iterat
     for place, row in read_rows(file, sorted(rows.columns())):
         if isinstance(row, Unfit):
             raise SourceError(f"{name}: {place}: {row.reason}", "Fetch the file again.")
+        cells = {column: _given(cell) for column, cell in row.items()}
         fields: dict[str, Any] = {}
         for key in ("keep", *(key for key in compiled if key != "keep")):
             if key in compiled:
                 try:
-                    fields[key] = compiled[key](row)
+                    fields[key] = compiled[key](cells)
                     str(fields[key])  # what is undefined says so only when it is used
                 except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
                     raise SourceError(f"{name}: {place}: {key}: {error}", "The row has other contents.") from error
@@ -220,12 +263,15 @@ def _read(name: str, file: DataFile, rows: Rows, benchmark: Benchmark) -> Iterat
 
 
 def _item(name: str, place: str, benchmark: Benchmark, fields: Mapping[str, Any]) -> Item:
-    texts = {key: str(value) for key, value in fields.items() if key not in ("options", "answer")}
-    options, answer = tuple(map(str, fields.get("options") or ())), fields.get("answer", "")
+    texts = {key: str(_given(value)) for key, value in fields.items() if key not in ("options", "answer")}
+    options = tuple(str(_given(option)) for option in fields.get("options") or ())
+    answer = _given(fields.get("answer"))
     item = Item("", options=options, answer=str(answer), **texts)
     item = replace(item, id=digest(*(str(value) for value in asdict(item).values()))[:16])
     if not item.question.strip():
         raise SourceError(f"{name}: {place}: question is empty", "Mend the row, or remove it.")
+    if benchmark.kind == "math" and not (item.answer.strip() or item.final.strip()):
+        raise SourceError(f"{name}: {place}: there is no answer", "Mend the row, or remove it.")
     if benchmark.kind != "choice":
         return item
     letter = item.answer.strip().upper()
@@ -237,3 +283,8 @@ def _item(name: str, place: str, benchmark: Benchmark, fields: Mapping[str, Any]
     if benchmark.shuffle:
         order.sort(key=lambda place: digest(item.id, str(place)))
     return replace(item, options=tuple(options[place] for place in order), answer=LETTERS[order.index(right)])
+
+
+def _given(value: Any) -> Any:
+    """An empty text for a cell without a value, which would else be asked as "None"; tables also write it as NaN."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value

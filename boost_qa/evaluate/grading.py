@@ -29,7 +29,7 @@ from boost_qa.journal import Journal
 from boost_qa.portable import portable_model
 from boost_qa.runner import Job, run
 from boost_qa.star_agents.judge import barred
-from boost_qa.types import Message, Reply, Request, Sampling, digest
+from boost_qa.types import Call, Message, Reply, Request, Sampling, digest
 
 if TYPE_CHECKING:
     from boost_qa.isolation import Isolation
@@ -74,7 +74,8 @@ class Graders:
             "boost_qa.evaluate.formulas:verdict", seconds=self.math_seconds, revision=revision, remedy=_REMEDY
         )
         plays = {item.id: partial(_compared, item, reply) for item, reply in said}
-        verdicts = self._played(f"{task}/math", plays, {_MATH: workers})
+        scenario = f"{task}/math/{digest(revision)[:8]}"  # another version may compare otherwise
+        verdicts = self._played(scenario, plays, {_MATH: workers})
         judged = self._judged(task, said)
         scores: list[Scores] = []
         for item, reply in said:
@@ -135,8 +136,16 @@ class Graders:
     ) -> dict[str, Any]:
         """The results by record; None for one that was rejected."""
         jobs: list[Job[Any]] = [Job(id, scenario, play) for id, play in plays.items()]
-        with Journal(self.folder / "grading.sqlite") as journal:
+        with _Verdicts(self.folder / "grading.sqlite") as journal:
             return {end.job.record: end.result for end in run(jobs, engines, journal)}
+
+
+class _Verdicts(Journal):
+    """Keeps what was decided. A comparison that was refused is made again: it may have lacked time."""
+
+    def find(self, call: Call) -> Reply | None:
+        reply = super().find(call)
+        return None if reply and reply.finish == "refused" and call.request.model == _MATH else reply
 
 
 @cache

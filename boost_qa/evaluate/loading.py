@@ -104,13 +104,15 @@ def place(device: str | None = None, dtype: str | None = None, backend: Backend 
     return {"device": device, "dtype": dtype or ("float32" if device == "cpu" else "auto")}
 
 
-def load(chosen: Chosen, backend: Backend, *, device: str, dtype: str, batch_size: int = 8) -> LM:
+def load(chosen: Chosen, backend: Backend, *, device: str, dtype: str, batch_size: int = 8, seed: int = 0) -> LM:
     """Load it. A tokenizer without a chat template gets the plain one that training uses.
 
     Args:
         device: of torch; not for vllm.
         dtype: of the weights; "auto" is as they are stored.
         batch_size: of the backends hf and embedded.
+        seed: of what vllm draws, from its start on: an evaluation that goes on draws the rest otherwise than one that
+            was not stopped. The other backends draw from torch's generator, which is seeded for each block of requests.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -132,7 +134,7 @@ def load(chosen: Chosen, backend: Backend, *, device: str, dtype: str, batch_siz
             given |= {"tokenizer": tokenizer, "revision": chosen.revision or "main", "backend": "causal"}
             return _merged(HFLM(**given, peft=_text(chosen.adapter), batch_size=batch_size, device=device))
         if backend == "vllm":
-            return _vllm(chosen, given, where, tokenizer)
+            return _vllm(chosen, given | {"seed": seed}, where, tokenizer)
         from boost_qa.evaluate.embedded import load_embedded
 
         return load_embedded(chosen, tokenizer, batch_size)

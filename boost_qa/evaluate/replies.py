@@ -3,7 +3,8 @@
 Requests are asked in blocks, always cut at the same places of a task, and each block has its own seed: what a stopped
 evaluation had not finished is drawn again as it would have been. Replies are one line each in `replies.jsonl`, by a
 digest of task, item, request and seed; a line that was not written whole is asked again. (Whoever answers may reply
-otherwise in another batch, though, as the embedded engine does.)
+otherwise in another batch, though, as the embedded engine does; and vLLM draws in a process of its own, which is seeded
+once, when it starts: what is asked after a stop is drawn otherwise there.)
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def evaluate(
     with RunFolder(folder).lock():
         _begin(folder, settings, chosen, where["dtype"])
         say(f"loading {chosen.name}")
-        model = load_model(chosen, settings.backend, batch_size=settings.batch_size, **where)
+        model = load_model(chosen, settings.backend, batch_size=settings.batch_size, seed=settings.seed, **where)
         try:
             return _run(settings, folder, chosen, asked, graders, model, say)
         finally:

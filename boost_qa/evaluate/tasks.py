@@ -19,8 +19,9 @@ from boost_qa.evaluate.benchmark import Benchmark, Item, Questions
 from boost_qa.evaluate.grading import Graders, Said, Scores, prompts
 from boost_qa.evaluate.scoring import bracket, lenient, most_likely
 
-VERSION = 1.0
-"""Of prompts and scoring; figures of different versions are not comparable."""
+VERSION = {"choice": 1.1, "math": 1.0, "code": 1.1}
+"""Of prompts and scoring; figures of different versions are not comparable. 1.1: how a reply is read; the pronoun "I",
+blocks of code in lists, definitions before their use, and no main program."""
 
 TEMPERATURE = {"code": 0.0, "choice": 0.2, "math": 0.2}
 """MASTER, section 4.1."""
@@ -64,7 +65,6 @@ class BenchmarkTask(Task):  # type: ignore[misc]
         length: of a text in the model's tokens; None where it does not say, and then there is no `cut`.
     """
 
-    VERSION = VERSION
     OUTPUT_TYPE = "generate_until"
 
     def __init__(
@@ -78,6 +78,7 @@ class BenchmarkTask(Task):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.benchmark, self.graders = benchmark, graders
+        self.VERSION = VERSION[benchmark.kind]
         self._longest, self._length = max_tokens - SLACK, length
         self._docs = [asdict(item) for item in questions.items]
         self._scores: dict[str, Scores] = {}
@@ -95,7 +96,12 @@ class BenchmarkTask(Task):  # type: ignore[misc]
             num_fewshot=0,
             output_type="generate_until",
             generation_kwargs=sampling(benchmark.kind, max_tokens),
-            metadata={"version": VERSION, "title": benchmark.title, "kind": benchmark.kind, "paper": benchmark.paper},
+            metadata={
+                "version": self.VERSION,
+                "title": benchmark.title,
+                "kind": benchmark.kind,
+                "paper": benchmark.paper,
+            },
         )
 
     # --- what is asked ---------------------------------------------------------------------------
