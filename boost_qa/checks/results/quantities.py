@@ -36,6 +36,7 @@ _NUMBER = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_PLAIN_LETTERS = {0x131: "i", 0x17F: "s", 0x307: None}  # "İ".lower() has a combining dot
 FACTORS = {name: Decimal(10) ** power for name, power in SCALES.items()}
 FACTORS |= {"percent": Decimal("0.01"), "cents": Decimal("0.01"), "dozen": Decimal(12)}
 _OPERAND = re.compile(r"(?:[\d)}²³]|(?<![A-Za-z])[A-Za-z])\s{0,3}$")
@@ -156,7 +157,7 @@ def _latex(found: re.Match[str], tail: str) -> str:
         number = re.sub("[, ]", "", found["plain"])
         number = "0" + number if number.startswith(".") else number
     power = int(found["e"] or found["power"] or 0) + (3 if tail == "k" and not found["scale"] else 0)
-    power += SCALES.get((found["scale"] or "").lower(), 0) if found["top"] else 0
+    power += SCALES.get(_scale(found), 0) if found["top"] else 0
     if power and not found["top"] and abs(power) <= 30:
         number = f"{Decimal(number).scaleb(power):f}"
     elif power:
@@ -170,7 +171,12 @@ def _unit(found: re.Match[str], text: str) -> str:
         return "cents"
     if found["percent"]:
         return "percent"
-    return "" if found["top"] else (found["scale"] or "").lower()
+    return "" if found["top"] else _scale(found)
+
+
+def _scale(found: re.Match[str]) -> str:
+    """The word for a power of ten, in plain letters: IGNORECASE takes a dotless or dotted i and a long s for them."""
+    return (found["scale"] or "").lower().translate(_PLAIN_LETTERS)
 
 
 def _joined(text: str, numbers: list[Quantity]) -> Iterator[Quantity]:
