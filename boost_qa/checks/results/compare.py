@@ -165,6 +165,8 @@ def same(wanted: Quantity, given: Quantity) -> Literal["equal", "near", "differe
     if not wanted.math or not given.math:
         alike = " ".join(wanted.written.lower().split()) == " ".join(given.written.lower().split())
         return "equal" if alike else "unclear"
+    if wanted.unit == given.unit and wanted.value is not None and given.value is not None:
+        return _formulas(f"{wanted.value:f}", f"{given.value:f}")  # 24% are not 20%, though 0.24 may be rounded to 0.2
     verdicts = [_formulas(a, b) for a in _forms(wanted) for b in _forms(given)]
     ranked: tuple[Literal["equal", "near", "unclear"], ...] = ("equal", "near", "unclear")
     return next((verdict for verdict in ranked if verdict in verdicts), "different")
