@@ -310,6 +310,53 @@ CHOICE = "What is 80 + 9? Answer Choices: (A) 88 (B) 89 (C) 90 (D) 88 + 2 (E) no
 LINES = "Which is a fruit?\nA) a stone\nB) an apple\nC) a dog"
 
 
+SUMS = "What is 4 + 5?"
+TIGHT = [
+    f"{SUMS} Answer Choices: A)7 B)8 C)9 D)10",
+    f"{SUMS} A.7 B.8 C.9 D.10",
+    f"{SUMS} A:7, B:8, C:9, D:10",
+    f"{SUMS}\n**A.** 7\n**B.** 8\n**C.** 9\n**D.** 10",
+    f"{SUMS} **A)**7 **B)**8 **C)**9 **D)**10",
+    f"{SUMS}\n**A) 7**\n**B) 8**\n**C) 9**\n**D) 10**",
+]
+
+
+@pytest.mark.parametrize("question", TIGHT)
+def test_options_without_a_space_or_in_bold_are_options(question):
+    assert options(question) == {"A": "7", "B": "8", "C": "9", "D": "10"}
+    for text in ("The answer is 9.", "The answer is (C) 9.", "4 + 5 = 9", "The answer is C."):
+        assert compare(question, "", "C", text) == Agreement("right", "choice", "C", "C")
+    for text in ("The answer is 8.", "The answer is B."):
+        assert compare(question, "", "C", text) == Agreement("wrong", "choice", "C", "B")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "If A:B = 2:3, B:C = 4:5 and C:D = 6:7, what is A:D?",
+        "If a:b is 2:3, b:c is 4:5, c:d is 6:7, what is a:d?",
+        "Expand (x - a)(x - b)(x - c).",
+        "It is 9 a.m. now and b.c is a host.",
+        "What did A.Smith say to B.Jones?",
+        "Is 2 **3 or A**B?",
+    ],
+)
+def test_what_only_looks_like_options_without_a_space_is_none(question):
+    assert options(question) == {}
+
+
+def test_two_options_without_a_space_count_where_they_begin_lines():
+    assert options("Is 2**3 = 8?\nA)yes, 2**3\nB)no") == {"A": "yes, 2**3", "B": "no"}
+    assert options("Is it? A)yes B)no") == {}
+
+
+def test_a_letter_without_options_is_no_formula_that_refutes():
+    for text in ("The answer is 9.", "4 + 5 = 9", "The answer is $2x$."):
+        assert compare(HOW_MANY, "", "C", text).verdict == "unknown"
+        assert compare(HOW_MANY, "The answer is (C).", None, text).verdict == "unknown"
+    assert compare(HOW_MANY, "", "C", "The answer is C.").verdict == "right"
+
+
 def test_options_are_read_however_they_are_listed():
     assert options(CHOICE) == {"A": "88", "B": "89", "C": "90", "D": "88 + 2", "E": "none of these"}
     assert options(LINES) == {"A": "a stone", "B": "an apple", "C": "a dog"}

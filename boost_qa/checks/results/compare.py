@@ -38,6 +38,7 @@ _ASKS_FOR_A_NUMBER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )  # fmt: skip
 _CODE = re.compile(r"^\s*(?:```|def \w+\(|class \w+[:(]|import \w+|#include|public |function \w+\()", re.MULTILINE)
+_LETTER = re.compile(r"[\s(\[]*[A-J][\s).\]]*")
 _SAID = ("boxed", "hash", "said", "bare")
 _CALCULATED = (*_SAID, "equals", "last line")
 
@@ -69,7 +70,10 @@ def compare(question: str, reference: str, result: str | None, text: str) -> Agr
         return Agreement("unknown", kind, "", "", "code: another check runs it")
     if kind == "text":
         return _by_words(expected, reference, text)
-    return _by_math(expected, final(text, question), "math")
+    agreed = _by_math(expected, final(text, question), "math")
+    if agreed.verdict == "wrong" and _LETTER.fullmatch(agreed.expected):
+        return dataclasses.replace(agreed, verdict="unknown", why="the result is a letter, and no options were found")
+    return agreed
 
 
 def prepare() -> None:
