@@ -215,6 +215,17 @@ def test_any_text_can_be_read(text):
         ("2, 3", "The answer is 2 or 3.", "right"),
         ("\\{2, 3\\}", "The answer is $3, 2$.", "right"),
         ("(1, -2)", "The answer is $(1,-2)$.", "right"),
+        ("1, 2, 3", "The answer is 1, 2 and 3.", "right"),
+        ("1, 2, 3", "\\boxed{1,2,3}", "right"),
+        ("3 2 1", "The answer is 3 2 1.", "right"),
+        ("2, 3", "The answer is 3 or 2.", "right"),
+        ("1, 2, 3", "The answer is 1, 2, 4.", "wrong"),
+        ("3 2 1", "The answer is 3, 2, 2.", "wrong"),
+        ("1, 2, 3", "The answer is 3, 2, 1.", "unknown"),
+        ("1, 2, 3", "The answer is 3, 2 and 1.", "unknown"),
+        ("3 2 1", "1 2 3", "unknown"),
+        ("3 2 1", "The answer is 6.", "unknown"),
+        ("6", "The answer is 3 2 1", "unknown"),
         ("\\frac{50}{3}", "The answer is 16.67.", "right"),
         ("16.666666667", "The answer is 16.67.", "right"),
         ("x = 5", "The answer is 5.", "right"),
@@ -297,6 +308,43 @@ def test_free_text_and_code_are_not_decided_here():
     assert compare("Write f. How many lines?", code, None, "4").kind == "code"
     assert compare("Capital of France?", "", "Paris", "The answer is **Paris**.").verdict == "right"
     assert compare("Capital of France?", "", "Paris", "The answer is Rome.").verdict == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        ("\u00acP", "P"),
+        ("P \u2227 Q", "P \u2228 Q"),
+        ("C#", "C"),
+        ("C", "C++"),
+        ("a & b", "a | b"),
+        ("~A", "A"),
+        ("!flag", "flag"),
+        ("*pointer", "pointer"),
+        ("run()", "run"),
+        ("apples < oranges", "apples > oranges"),
+    ],
+)
+def test_words_that_differ_in_a_sign_are_not_the_same(expected, text):
+    question = "Which is it?"
+    assert compare(question, "", expected, text).verdict == compare(question, "", text, expected).verdict == "unknown"
+    assert compare(question, "", expected, f'"{expected}".').verdict == "right"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PARIS, France!",
+        "**Paris**, France.",
+        '"Paris", `France`',
+        "(Paris, France).",
+        "\u201cParis, France\u201d",
+        "Paris France",
+    ],
+)
+def test_punctuation_quotation_and_markdown_do_not_count(text):
+    assert compare("Where?", "", "Paris, France", text).verdict == "right"
+    assert compare("Where?", "", "Don't know", "don\u2019t know").verdict == "right"
 
 
 def test_what_is_too_long_is_not_compared():

@@ -22,12 +22,14 @@ class Final:
     """What a text comes to.
 
     `results` are its different final results in their order: none, one, or several. `firm` says that the text presents
-    them as its result; where it does not they may confirm an answer, but not refute it.
+    them as its result; where it does not they may confirm an answer, but not refute it. `either` says that several are
+    alternatives, such as roots, whose order means nothing.
     """
 
     results: tuple[Quantity, ...]
     how: How
     firm: bool = True
+    either: bool = False
 
 
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*|__([^_\n]{1,80})__")
@@ -46,6 +48,7 @@ _VERIFIES = re.compile(
     r"(?:check(?:ing)?|verif(?:y|ying|ication))\b(?! (?:out|in|how|whether|if|account|interest)\b)",
     re.IGNORECASE,
 )
+_EITHER = re.compile(r"\bor\b|\b([a-zA-Z])(?:_\{?\d\}?)?\s*=[^=]{1,60}[,; ]\s*\$?\1(?:_\{?\d\}?)?\s*=")
 _AND = re.compile(r"\band\b(?! (?:so|then|thus|therefore|hence)\b)|;", re.IGNORECASE)
 
 
@@ -58,7 +61,9 @@ def final(text: str, question: str = "") -> Final:
         known = [(each, found) for each, found in results if any(one.math for one in found)] or results[-1:]
         ways = {each.how for each, _ in known}
         if any(found for _, found in known):
-            return Final(different([one for _, found in known for one in found]), min(ways, key=_rank))
+            either = all(_EITHER.search(each.piece) for each, _ in known)
+            named = different([one for _, found in known for one in found])
+            return Final(named, min(ways, key=_rank), either=either)
     if (line := _last_line(text)) and (only := _whole(line)):
         return Final((only,), "bare" if line == text.strip() else "last line")
     if (
@@ -117,7 +122,7 @@ def _in_sentence(sentences: list[str], at: int, question: str) -> Final | None:
     if reason and quantities(sentence[: reason.start()]):
         sentence = sentence[: reason.start()]
     if "=" in sentence and (results := _after_equals(sentence)):
-        return Final(results, "equals", len(results) == 1)
+        return Final(results, "equals", len(results) == 1, bool(_EITHER.search(sentence)))
     if math := INLINE.findall(sentence):
         formula = next(group for group in math[-1] if group)
         return Final(read(f"${formula}$"), "last sentence", bool(_CONCLUDES.search(sentence)))
