@@ -22,7 +22,7 @@ from typing import Any, Literal
 from boost_qa.checks.results.choices import chosen, options
 from boost_qa.checks.results.extract import Final, final
 from boost_qa.checks.results.quantities import FACTORS, Quantity, plain_text
-from boost_qa.checks.results.statements import bare
+from boost_qa.checks.results.statements import POWER_OF_UNIT, bare
 
 Kind = Literal["math", "choice", "code", "text"]
 LONGEST = 100_000
@@ -41,6 +41,9 @@ _CODE = re.compile(r"^\s*(?:```|def \w+\(|class \w+[:(]|import \w+|#include|publ
 _LETTER = re.compile(r"[\s(\[]*[A-J][\s).\]]*")
 _AROUND = re.compile(r"(?<!\w)(\*{1,3}|`{1,3}|\$\$?|[\"'])(?=\S)([^\n]{0,300}?[^\s*`$])\1(?!\w)")
 _IN_ORDER = re.compile(r"-?\d+(?:\.\d+)?(?:(?:\s*,\s*-?\d+(?:\.\d+)?)+|(?P<spaced>(?:\s+\d+(?:\.\d+)?)+))")
+_MEASURED = re.compile(r"(?P<number>-?(?:\d+(?:\.\d+)?|\\frac\{\d+\}\{\d+\})?(?:\\pi|\\sqrt\{\d+\})?)(?<=[\w}])")
+_MEASURE = re.compile(rf"{_MEASURED.pattern}\s*(?P<unit>{POWER_OF_UNIT})")
+_TEXT_OR_SPACE = re.compile(r"\\(?:text|mathrm|mbox)\s?\{\s*([^{}]*)\}|\\[,;!: ]")
 _SAID = ("boxed", "hash", "said", "bare")
 _ORDER = "equal but for the order"
 _CALCULATED = (*_SAID, "equals", "last line")
@@ -180,6 +183,8 @@ def same(wanted: Quantity, given: Quantity) -> Literal["equal", "near", "reorder
     if not wanted.math or not given.math:
         alike = " ".join(wanted.written.lower().split()) == " ".join(given.written.lower().split())
         return "equal" if alike else "unclear"
+    if (measured := _measured(wanted, given)) is not None:
+        return measured
     lists = [_IN_ORDER.fullmatch(one.math.strip()) for one in (wanted, given)]
     if all(lists):
         return _in_order(wanted.math, given.math)
@@ -190,6 +195,25 @@ def same(wanted: Quantity, given: Quantity) -> Literal["equal", "near", "reorder
     verdicts = [_formulas(a, b) for a in _forms(wanted) for b in _forms(given)]
     ranked: tuple[Literal["equal", "near", "unclear"], ...] = ("equal", "near", "unclear")
     return next((verdict for verdict in ranked if verdict in verdicts), "different")
+
+
+def _measured(
+    wanted: Quantity, given: Quantity
+) -> Literal["equal", "near", "reordered", "different", "unclear"] | None:
+    """Compare numbers of which one at least is in a squared or cubed unit; None where neither is, or one is no number.
+
+    The unit of the other may have been left out, or stand before it; math-verify would multiply by the unit's letters.
+    """
+    maths = [_TEXT_OR_SPACE.sub(r" \1", one.math).strip() for one in (wanted, given)]
+    a, b = (_MEASURE.fullmatch(math) for math in maths)
+    one, other = (_MEASURE.fullmatch(math) or _MEASURED.fullmatch(math) for math in maths)
+    if not (a or b) or not one or not other:
+        return None
+    found = same(Quantity(one["number"], one["number"]), Quantity(other["number"], other["number"]))
+    if a and b:
+        return found if a["unit"] == b["unit"] else "unclear"
+    letter = re.search(r"\d[a-z]\^", " ".join(maths))  # 5m^2 may be meant as 5 times m^2
+    return "unclear" if letter and found == "equal" else found
 
 
 def _in_order(wanted: str, given: str) -> Literal["equal", "near", "reordered", "different", "unclear"]:

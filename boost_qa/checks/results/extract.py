@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from boost_qa.checks.results.quantities import Quantity, plain_text, quantities
-from boost_qa.checks.results.statements import INLINE, SENTENCE_END, bare, different, leading, read, result, statements
+from boost_qa.checks.results.statements import (
+    INLINE,
+    POWER_OF_UNIT,
+    SENTENCE_END,
+    bare,
+    different,
+    in_prose,
+    leading,
+    read,
+    result,
+    statements,
+)
 
 How = Literal["bare", "boxed", "hash", "said", "bold", "last line", "equals", "last sentence", "nothing"]
 
@@ -70,6 +81,7 @@ def final(text: str, question: str = "") -> Final:
         len(line) <= 80
         and line == text.strip()
         and "=" not in line
+        and not in_prose(re.sub(POWER_OF_UNIT, "", line))
         and (formula := bare(line)).math
         and not formula.value
     ):

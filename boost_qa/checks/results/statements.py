@@ -73,7 +73,11 @@ _NO_PROSE = re.compile(r"\\(?:text|mathrm|mbox|textbf|begin|end)\s*\{[^{}]*\}")
 _FORMULA = re.compile(r"[-\\+*/^()\[\]{}|,._\d\sa-zA-Zπ√∞°=<>≤≥!]{1,120}")
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s?\{([^{}]*)\}")
 _ASSIGNS = re.compile(r"\b[a-zA-Z]\s*=\s*")
-_UNIT = re.compile(r"[\s(]*(?:[A-Za-z°]{0,4}(?:/[A-Za-z]{1,3})?(?:\^[23])?)?[\s).]*")
+_LENGTH = (
+    r"(?:mm|cm|dm|km|m|in|ft|yd|mi|units?|inch(?:es)?|feet|foot|yards?|miles?|(?:milli|centi|kilo)?met(?:er|re)s?)"
+)
+POWER_OF_UNIT = rf"(?:{_LENGTH}\^\{{?[23]\}}?|{_LENGTH}/s(?:ec)?\^\{{?2\}}?)"
+_UNIT = re.compile(rf"[\s(]*(?:{POWER_OF_UNIT}|(?![xyz]\b)[A-Za-z°]{{0,4}}(?:/[A-Za-z]{{1,3}})?)?[\s).]*")
 _COMPOUND = re.compile(
     r"\d\s*(?:dollars?|euros?|pounds?|hours?|h|minutes?|min|feet|foot|ft|years?|months?|weeks?|days?|kg|km|m|lbs?|degrees?)"
     r",?\s+(?:and\s+)?\d[\d.]*\s*(?:cents?|pence|minutes?|min|seconds?|s|inch(?:es)?|in|months?|weeks?|days?|hours?|ounces?|"
@@ -102,7 +106,7 @@ def statements(text: str) -> list[Statement]:
 
 def result(statement: Statement) -> tuple[Quantity, ...]:
     """The result or results that a statement names."""
-    if statement.how == "boxed" and not _PROSE.search(_NO_PROSE.sub("", statement.piece)):
+    if statement.how == "boxed" and not in_prose(statement.piece):
         return (_formula(statement.piece),)
     return read(_TEXT.sub(r" \1 ", statement.piece))
 
@@ -119,7 +123,7 @@ def read(piece: str) -> tuple[Quantity, ...]:
         return (numbers[0],)
     if inline := [next(group for group in each if group) for each in INLINE.findall(piece)]:
         return different([_formula(each.strip()) for each in inline[-1:]])
-    if _LATEX.search(piece) and not _PROSE.search(_NO_PROSE.sub("", piece)):
+    if _LATEX.search(piece) and not in_prose(piece):
         return (_formula(piece),)
     if len(_ASSIGNS.findall(piece)) > 1:  # x = 5, y = 3
         values = [quantities(part) for part in _ASSIGNS.split(piece)[1:]]
@@ -138,11 +142,18 @@ def read(piece: str) -> tuple[Quantity, ...]:
     return (_formula(piece),) if _looks_like_formula(piece) else leading(piece, numbers)
 
 
+def in_prose(text: str) -> bool:
+    """Whether a text has words outside of LaTeX's."""
+    return bool(_PROSE.search(_NO_PROSE.sub("", text)))
+
+
 def bare(text: str) -> Quantity:
     """A result that stands alone, such as `Record.final`: a quantity, a formula, or words."""
     text = plain_text(text).strip()
     if len(found := read(text)) == 1 and (found[0].math or not _LATEX.search(text)):
         rest = text.replace(found[0].written, "", 1)
+        if in_prose(without_unit := re.sub(POWER_OF_UNIT, "", rest)):  # "12 cm^2" itself may be algebra
+            rest = without_unit
         if found[0].math and not any(character.isdigit() for character in rest) and len(rest.split()) <= 4:
             return found[0]
     return _formula(text) if _looks_like_formula(text) or _LATEX.search(text) else Quantity(text, "")
