@@ -252,6 +252,28 @@ def test_any_text_can_be_read(text):
         ("3", "The answer is 3 x^2", "wrong"),
         ("5m^2", "The answer is 5.", "unknown"),
         ("5 cm^2", "5 m^2", "unknown"),
+        ("12\\pi", "So the area is 12\u03c0.", "right"),
+        ("12\\pi", "So the area is $12\\pi$.", "right"),
+        ("12\\pi", "The answer is 12\u03c0 square units.", "right"),
+        ("12\\pi", "Area = \u03c0 r^2 = 12\u03c0", "right"),
+        ("4\\pi", "The answer is 4 pi.", "right"),
+        ("4\\pi", "The answer is 4pi", "right"),
+        ("\\frac{4\\pi}{3}", "So it is 4\u03c0/3.", "right"),
+        ("\\frac{\\pi}{4}", "The answer is pi/4", "right"),
+        ("\\frac{\\pi}{4}", "pi/4", "right"),
+        ("3\\sqrt{2}", "3\u221a2 cm", "right"),
+        ("3\\sqrt{2}", "The side is 3 sqrt(2) cm.", "right"),
+        ("2+\\sqrt{3}", "So it is 2 + \u221a3.", "right"),
+        ("-\\sqrt{2}", "So it is -\u221a2.", "right"),
+        ("\\frac{\\sqrt{2}}{2}", "So it is \u221a2/2.", "right"),
+        ("6", "The answer is \u221a36.", "right"),
+        ("12", "He has 12 pies.", "right"),
+        ("12", "The area is 12\u03c0 square units.", "wrong"),
+        ("12", "The answer is 12 pi.", "wrong"),
+        ("12\\pi", "The answer is 13\u03c0.", "wrong"),
+        ("3", "3\u221a2 cm", "wrong"),
+        ("3\\sqrt{2}", "The answer is 3\u221a3.", "wrong"),
+        ("1", "So the side is 1/\u221a2.", "unknown"),
         ("4", "The answer is 5.", "wrong"),
         ("20%", "24%", "wrong"),
         ("30%", "The answer is 34%.", "wrong"),
@@ -316,6 +338,8 @@ def test_without_a_known_result_the_reference_says_what_it_is():
     reference = "3 * 4 = 12 pens are in the boxes.\n\nThe answer is 12."
     assert compare(HOW_MANY, reference, None, "So he has 12 pens.").verdict == "right"
     assert compare(HOW_MANY, reference, None, "So he has 7 pens.").verdict == "wrong"
+    assert compare(HOW_MANY, "C = 2\u03c0r = 10\u03c0", None, "The circumference is 10\u03c0 cm.").verdict == "right"
+    assert compare(HOW_MANY, "C = 2\u03c0r = 10\u03c0", None, "The circumference is 10 cm.").verdict == "wrong"
     assert compare(HOW_MANY, "There are twelve, or rather 13 or 14.", None, "So he has 12.").verdict == "unknown"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from boost_qa.checks.results.quantities import Quantity, plain_text, quantities
+from boost_qa.checks.results.quantities import Quantity, latex, plain_text, quantities
 
 Said = Literal["boxed", "hash", "said"]
 PIECE = 300
@@ -236,7 +236,7 @@ def _formula(text: str) -> Quantity:
     numbers = quantities(text)
     if len(numbers) == 1 and not text.replace(numbers[0].written, "", 1).strip(" ($)"):
         return numbers[0]
-    return Quantity(text, re.sub(r"\^(-?\d{2,})", r"^{\1}", text))
+    return Quantity(text, re.sub(r"\^(-?\d{2,})", r"^{\1}", latex(text)))
 
 
 def _looks_like_formula(text: str) -> bool:
