@@ -274,6 +274,36 @@ def test_any_text_can_be_read(text):
         ("3", "3\u221a2 cm", "wrong"),
         ("3\\sqrt{2}", "The answer is 3\u221a3.", "wrong"),
         ("1", "So the side is 1/\u221a2.", "unknown"),
+        ("6x + 2", "f'(x) = 6x + 2", "right"),
+        ("6x + 2", "The derivative is $f'(x) = 6x + 2$.", "right"),
+        ("(x+1)^2 = x^2 + 2x + 1", "(x+1)^2 = x^2 + 2x + 1", "right"),
+        ("x^2 + 2x + 1", "So (x+1)^2 = x^2 + 2x + 1.", "right"),
+        ("\\frac{y-3}{2}", "So x = (y - 3)/2", "right"),
+        ("2x+3", "The line is y = 2x + 3, which has slope 2.", "right"),
+        ("2x+3", "The answer is y = 2x + 3 for all x.", "right"),
+        ("\\frac{1}{2}", "So x = \\frac{1}{2}.", "right"),
+        ("14", "So x = 2(3 + 4) pens.", "right"),
+        ("15", "So it is = 5 x 3.", "right"),
+        ("12", "Then the cost is = Rs. 12 a day.", "right"),
+        ("12", "The answer is that x is 12 for each of 3 days.", "right"),
+        ("12", "The rate is = $12/hour.", "right"),
+        ("12", "He has = 12 (3 x 4) pens.", "right"),
+        ("12", "So 12 = x.", "right"),
+        ("2, 3", "Factoring gives (x - 2)(x - 3) = 0, so x = 2 or x = 3.", "right"),
+        ("\\{2,3\\}", "Thus $x = 2$ or $x = 3$.", "right"),
+        ("2, 3", "We factor it.\nx = 3, x = 2", "right"),
+        ("2, 3", "x_1 = 2, x_2 = 3", "right"),
+        ("7", "So x = 14/2, x = 7.", "right"),
+        ("20", "He has 5 + 5 = 10, 10 + 10 = 20.", "right"),
+        ("12", "With a = 3, b = 4, he has a * b = 12 pens.", "right"),
+        ("2", "f'(x) = 6x + 2", "wrong"),
+        ("6", "The answer is y = 6x + 2 for all x.", "wrong"),
+        ("6x + 2", "f'(x) = 6x + 3", "wrong"),
+        ("13", "With a = 3, b = 4, he has a * b = 12 pens.", "wrong"),
+        ("5", "So c = a + b.", "unknown"),
+        ("3", "So x = 2 or x = 3.", "unknown"),
+        ("2, 4", "So x = 2 or x = 3.", "unknown"),
+        ("2", "So the total = 6x + 2 \u2248 the whole.", "unknown"),
         ("4", "The answer is 5.", "wrong"),
         ("20%", "24%", "wrong"),
         ("30%", "The answer is 34%.", "wrong"),
@@ -338,6 +368,13 @@ def test_without_a_known_result_the_reference_says_what_it_is():
     reference = "3 * 4 = 12 pens are in the boxes.\n\nThe answer is 12."
     assert compare(HOW_MANY, reference, None, "So he has 12 pens.").verdict == "right"
     assert compare(HOW_MANY, reference, None, "So he has 7 pens.").verdict == "wrong"
+    line = "The line is y = 2x + 3."
+    assert compare(HOW_MANY, line, None, line).verdict == "right"
+    assert compare(HOW_MANY, line, None, "The line is y = 5x + 3.").verdict == "wrong"
+    assert compare(HOW_MANY, "f'(x) = 6x + 2", None, "f'(x) = 3x + 2").verdict == "wrong"
+    roots = "so x = 2 or x = 3."
+    assert compare("Solve for x.", roots, None, "so x = 3 or x = 2.").verdict == "right"
+    assert compare("Solve for x.", roots, None, "so x = 3.").verdict == "unknown"
     assert compare(HOW_MANY, "C = 2\u03c0r = 10\u03c0", None, "The circumference is 10\u03c0 cm.").verdict == "right"
     assert compare(HOW_MANY, "C = 2\u03c0r = 10\u03c0", None, "The circumference is 10 cm.").verdict == "wrong"
     assert compare(HOW_MANY, "There are twelve, or rather 13 or 14.", None, "So he has 12.").verdict == "unknown"

@@ -77,6 +77,8 @@ def compare(question: str, reference: str, result: str | None, text: str) -> Agr
     if kind == "text":
         return _by_words(expected, reference, text)
     agreed = _by_math(expected, final(text, question), "math")
+    if agreed.verdict != "right" and "".join((result or "").split()) == "".join(text.split()) != "":
+        return dataclasses.replace(agreed, verdict="right", why="")
     if agreed.verdict == "wrong" and _LETTER.fullmatch(agreed.expected):
         return dataclasses.replace(agreed, verdict="unknown", why="the result is a letter, and no options were found")
     return agreed

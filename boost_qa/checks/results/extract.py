@@ -19,9 +19,9 @@ from boost_qa.checks.results.statements import (
     bare,
     different,
     in_prose,
-    leading,
     read,
     result,
+    side,
     statements,
 )
 
@@ -61,6 +61,9 @@ _VERIFIES = re.compile(
 )
 _EITHER = re.compile(r"\bor\b|\b([a-zA-Z])(?:_\{?\d\}?)?\s*=[^=]{1,60}[,; ]\s*\$?\1(?:_\{?\d\}?)?\s*=")
 _AND = re.compile(r"\band\b(?! (?:so|then|thus|therefore|hence)\b)|;", re.IGNORECASE)
+_NAME = r"(?P<name>[a-zA-Z])(?:_\{?\d\}?)?\s*"
+_NAMED = re.compile(rf"(?:^|[\s($,]){_NAME}$")
+_AGAIN = re.compile(rf"[\s$,;]*(?:,|;|\bor\b|\band\b)\s*(?:or\s+|and\s+)?\$?{_NAME}$")  # x = 2 or x = 3
 
 
 def final(text: str, question: str = "") -> Final:
@@ -134,7 +137,8 @@ def _in_sentence(sentences: list[str], at: int, question: str) -> Final | None:
     if reason and quantities(sentence[: reason.start()]):
         sentence = sentence[: reason.start()]
     if "=" in sentence and (results := _after_equals(sentence)):
-        return Final(results, "equals", len(results) == 1, bool(_EITHER.search(sentence)))
+        firm = len(results) == 1 and bool(re.search(r"\d", results[0].math))
+        return Final(results, "equals", firm, bool(_EITHER.search(sentence)))
     if math := INLINE.findall(sentence):
         formula = next(group for group in math[-1] if group)
         return Final(read(f"${formula}$"), "last sentence", bool(_CONCLUDES.search(sentence)))
@@ -164,10 +168,24 @@ def _stands_in(left: str, found: Final) -> bool:
 
 
 def _after_equals(sentence: str) -> tuple[Quantity, ...]:
-    """What the last equation comes to, and those that are joined to it by "and"."""
-    *parts, last = sentence.split("=")[1:]
-    joined = [found[0] for part in parts if (found := quantities(part)) and _AND.search(part, found[0].end)]
-    return different([*joined, *leading(last, found)]) if (found := quantities(last)) else ()
+    """What the last equation comes to, and those that are joined to it by "and", or are values of the same letter."""
+    first, *parts, last = sentence.split("=")
+    name = _name(first)
+    joined: list[Quantity] = []
+    for part in parts:
+        again = _AGAIN.search(part)
+        if again and again["name"] == name:
+            joined += side(part[: again.start()])
+        elif (found := quantities(part)) and _AND.search(part, found[0].end):
+            joined.append(found[0])
+        name = _name(part)
+    return different([*joined, *side(last)])
+
+
+def _name(text: str) -> str:
+    """The letter at the end of a text to which the next side of an equation is assigned, or ""."""
+    found = _NAMED.search(text)
+    return found["name"] if found else ""
 
 
 def _computed(text: str) -> str:

@@ -56,6 +56,14 @@ _TAKEN_BACK = re.compile(
     r"revis\w+|instead|wrong|incorrect|let me (?:re|check|try)\w*|on second thought|however|not correct)\b",
     re.IGNORECASE,
 )
+# beside a number, what makes it a part of a formula; "a" and "I" are words, \\$ and \\, stand before numbers
+_TERM = re.compile(r"[\d+*/^{√π]|\\(?![$%,;!: ]|\Z)|(?<![A-Za-z.'])[b-hj-zB-HJ-Z](?![A-Za-z.'])|\(.*[-+*/]")
+_CONTINUES = re.compile(
+    r"\(\s?[\da-z]\b|[\s)]{0,3}(?:[+*^]\s?(?:\$?\d|[(\\√π]|[b-hj-zB-HJ-Z]\b(?!'|\s+[A-Za-z]{2}))|\s-\s(?=[\d(\\$√π]|[b-hj-z]\b)|-(?:[(\\]|[b-hj-z]\b)|"
+    r"/\s?(?:[\d(\\√π]|[xyzn]\b))|[\s*]{0,2}[xyzn]\b(?!\s+[A-Za-z]{2})|\s(?:plus|minus)\s(?:[\da-z]\b|\()"
+)
+_SPOKEN = re.compile(r"(?:[\d)]|\b[a-z])\s(?:plus|minus|times|over)\s", re.IGNORECASE)
+_CLOSING_DOLLAR = re.compile(r"(?<=[\w})\]])\$(?=[\s.,;:)]|$)")
 _REASON = re.compile(r"\b(?:because|since|as in|which|where|who|after|when|if|so that|given|considering|assuming)\b")
 SENTENCE_END = re.compile(r"[.!?](?=[\s\"')*\]$]|[A-Z]|$)|\n")
 INLINE = re.compile(
@@ -139,7 +147,7 @@ def read(piece: str) -> tuple[Quantity, ...]:
         return (_formula(words) if _looks_like_formula(words) else Quantity(words, ""),) if words else ()
     if len(numbers) == 1 and _alone(numbers[0], piece):
         return (numbers[0],)
-    return (_formula(piece),) if _looks_like_formula(piece) else leading(piece, numbers)
+    return (_formula(piece),) if _looks_like_formula(piece) else side(piece)
 
 
 def in_prose(text: str) -> bool:
@@ -162,6 +170,27 @@ def bare(text: str) -> Quantity:
 def _alone(number: Quantity, piece: str) -> bool:
     """Whether a piece is this number, with a short unit or none."""
     return not piece[: number.start].strip(" ($") and bool(_UNIT.fullmatch(piece, number.end))
+
+
+def side(text: str) -> tuple[Quantity, ...]:
+    """What stands on one side of an equation: its number or numbers, or else the formula that begins it.
+
+    Where there are variables or operators beside a number, and no formula can be told from the prose, the result is
+    all of it, in words: a number in `6x + 2` is not what it comes to.
+    """
+    numbers = quantities(text)
+    if numbers:
+        before = text[: numbers[0].start]
+        *_, near = _PROSE.split(before)  # in "x is 12" the x is no factor
+        if not _TERM.search(near) and not _SPOKEN.search(before) and not _CONTINUES.match(text, numbers[0].end):
+            return leading(text, numbers)
+    head = text[: prose.start()] if (prose := _PROSE.search(text)) else text
+    head = _CLOSING_DOLLAR.split(head)[0].strip(" \t\r\n.,;:$*")
+    whole = bool(head) and head[-1] not in "+-*/^=(" and all(head.count(a) == head.count(b) for a, b in ("()", "{}"))
+    if whole and len(head) > 1 and _looks_like_formula(head):  # "12 = x" comes to 12
+        return (_formula(head),)
+    words = text.strip(" \t\r\n.,;:$*")
+    return (Quantity(words, ""),) if numbers and words else ()
 
 
 def leading(piece: str, numbers: list[Quantity]) -> tuple[Quantity, ...]:
