@@ -42,7 +42,8 @@ FACTORS |= {"percent": Decimal("0.01"), "cents": Decimal("0.01"), "dozen": Decim
 # what follows a number makes another of it: 12π, 3√2
 _ROOT = r"(?:\\sqrt\s?(?:\{\d+\}|\d)|(?:√|sqrt)\s?(?:\(\d+\)|\{\d+\})|√\s?\d+)"
 _IRRATIONAL = re.compile(
-    rf"\s?(?:(?:[*·]|\\cdot|\\times)\s?)?(?:{_ROOT}|π|\\?pi(?![A-Za-z]))(?:\s?/\s?(?P<bottom>\d+)(?![\d.,]\d))?(?!\s?\^)"
+    rf"\s?(?:(?:[*·]|\\cdot|\\times)\s?)?(?:{_ROOT}|π|\\?pi(?![A-Za-z]))"
+    r"(?:\s?/\s?(?P<bottom>\d+)(?![\d.,]\d))?(?!\s?\^)"
 )
 _ROOTS = re.compile(
     rf"(?:(?<![\w)}}])(?<![\d)}}]\s)(?<!\b[a-zA-Z]\s)-)?(?<![\w)}}/±]){_ROOT}(?:\s?/\s?\d+(?![.,]\d))?(?![\w^(/])"

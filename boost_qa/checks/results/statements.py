@@ -56,11 +56,17 @@ _TAKEN_BACK = re.compile(
     r"revis\w+|instead|wrong|incorrect|let me (?:re|check|try)\w*|on second thought|however|not correct)\b",
     re.IGNORECASE,
 )
-# beside a number, what makes it a part of a formula; "a" and "I" are words, \\$ and \\, stand before numbers
+# before a number, what makes it a part of a formula; "a" and "I" are words, \\$ and \\, stand before numbers
 _TERM = re.compile(r"[\d+*/^{√π]|\\(?![$%,;!: ]|\Z)|(?<![A-Za-z.'])[b-hj-zB-HJ-Z](?![A-Za-z.'])|\(.*[-+*/]")
+# and after it; where prose follows a letter, that may be a word, and 3-5 is a range
 _CONTINUES = re.compile(
-    r"\(\s?[\da-z]\b|[\s)]{0,3}(?:[+*^]\s?(?:\$?\d|[(\\√π]|[b-hj-zB-HJ-Z]\b(?!'|\s+[A-Za-z]{2}))|\s-\s(?=[\d(\\$√π]|[b-hj-z]\b)|-(?:[(\\]|[b-hj-z]\b)|"
-    r"/\s?(?:[\d(\\√π]|[xyzn]\b))|[\s*]{0,2}[xyzn]\b(?!\s+[A-Za-z]{2})|\s(?:plus|minus)\s(?:[\da-z]\b|\()"
+    r"""\(\s?[\da-z]\b
+    | [\s)]{0,3} (?: [+*^]\s?(?:\$?\d|[(\\√π]|[b-hj-zB-HJ-Z]\b(?!'|\s+[A-Za-z]{2}))
+                  | \s-\s(?=[\d(\\$√π]|[b-hj-z]\b) | -(?:[(\\]|[b-hj-z]\b)
+                  | /\s?(?:[\d(\\√π]|[xyzn]\b) )
+    | [\s*]{0,2}[xyzn]\b(?!\s+[A-Za-z]{2})
+    | \s(?:plus|minus)\s(?:[\da-z]\b|\()""",
+    re.VERBOSE,
 )
 _SPOKEN = re.compile(r"(?:[\d)]|\b[a-z])\s(?:plus|minus|times|over)\s", re.IGNORECASE)
 _CLOSING_DOLLAR = re.compile(r"(?<=[\w})\]])\$(?=[\s.,;:)]|$)")
