@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 from boost_qa.checks.results.choices import chosen, options
 from boost_qa.checks.results.extract import Final, final
-from boost_qa.checks.results.quantities import FACTORS, Quantity, plain_text
-from boost_qa.checks.results.statements import POWER_OF_UNIT, bare
+from boost_qa.checks.results.notation import in_order, plain_words, without_units
+from boost_qa.checks.results.quantities import FACTORS, Quantity
+from boost_qa.checks.results.statements import bare
 
 Kind = Literal["math", "choice", "code", "text"]
 LONGEST = 100_000
@@ -39,11 +40,6 @@ _ASKS_FOR_A_NUMBER = re.compile(
 )  # fmt: skip
 _CODE = re.compile(r"^\s*(?:```|def \w+\(|class \w+[:(]|import \w+|#include|public |function \w+\()", re.MULTILINE)
 _LETTER = re.compile(r"[\s(\[]*[A-J][\s).\]]*")
-_AROUND = re.compile(r"(?<!\w)(\*{1,3}|`{1,3}|\$\$?|[\"'])(?=\S)([^\n]{0,300}?[^\s*`$])\1(?!\w)")
-_IN_ORDER = re.compile(r"-?\d+(?:\.\d+)?(?:(?:\s*,\s*-?\d+(?:\.\d+)?)+|(?P<spaced>(?:\s+\d+(?:\.\d+)?)+))")
-_MEASURED = re.compile(r"(?P<number>-?(?:\d+(?:\.\d+)?|\\frac\{\d+\}\{\d+\})?(?:\\pi|\\sqrt\{\d+\})?)(?<=[\w}])")
-_MEASURE = re.compile(rf"{_MEASURED.pattern}\s*(?P<unit>{POWER_OF_UNIT})")
-_TEXT_OR_SPACE = re.compile(r"\\(?:text|mathrm|mbox)\s?\{\s*([^{}]*)\}|\\[,;!: ]")
 _SAID = ("boxed", "hash", "said", "bare")
 _ORDER = "equal but for the order"
 _CALCULATED = (*_SAID, "equals", "last line")
@@ -185,45 +181,16 @@ def same(wanted: Quantity, given: Quantity) -> Literal["equal", "near", "reorder
     if not wanted.math or not given.math:
         alike = " ".join(wanted.written.lower().split()) == " ".join(given.written.lower().split())
         return "equal" if alike else "unclear"
-    if (measured := _measured(wanted, given)) is not None:
-        return measured
-    lists = [_IN_ORDER.fullmatch(one.math.strip()) for one in (wanted, given)]
-    if all(lists):
-        return _in_order(wanted.math, given.math)
-    if any(each and each["spaced"] for each in lists):
-        return "unclear"  # math-verify would multiply them
+    if numbers := without_units(wanted.math, given.math):
+        verdict = same(*numbers[:2])
+        return "unclear" if numbers[2] in ("all", verdict) else verdict
+    if (ordered := in_order(wanted.math, given.math)) is not None:
+        return ordered
     if wanted.unit == given.unit and wanted.value is not None and given.value is not None:
         return _formulas(f"{wanted.value:f}", f"{given.value:f}")  # 24% are not 20%, though 0.24 may be rounded to 0.2
     verdicts = [_formulas(a, b) for a in _forms(wanted) for b in _forms(given)]
     ranked: tuple[Literal["equal", "near", "unclear"], ...] = ("equal", "near", "unclear")
     return next((verdict for verdict in ranked if verdict in verdicts), "different")
-
-
-def _measured(
-    wanted: Quantity, given: Quantity
-) -> Literal["equal", "near", "reordered", "different", "unclear"] | None:
-    """Compare numbers of which one at least is in a squared or cubed unit; None where neither is, or one is no number.
-
-    The unit of the other may have been left out, or stand before it; math-verify would multiply by the unit's letters.
-    """
-    maths = [_TEXT_OR_SPACE.sub(r" \1", one.math).strip() for one in (wanted, given)]
-    a, b = (_MEASURE.fullmatch(math) for math in maths)
-    one, other = (_MEASURE.fullmatch(math) or _MEASURED.fullmatch(math) for math in maths)
-    if not (a or b) or not one or not other:
-        return None
-    found = same(Quantity(one["number"], one["number"]), Quantity(other["number"], other["number"]))
-    if a and b:
-        return found if a["unit"] == b["unit"] else "unclear"
-    letter = re.search(r"\d[a-z]\^", " ".join(maths))  # 5m^2 may be meant as 5 times m^2
-    return "unclear" if letter and found == "equal" else found
-
-
-def _in_order(wanted: str, given: str) -> Literal["equal", "near", "reordered", "different", "unclear"]:
-    """Compare two lists of numbers without brackets, member by member."""
-    a, b = ([Decimal(each) for each in re.split(r"\s*,\s*|\s+", math.strip())] for math in (wanted, given))
-    if a == b:
-        return "equal"
-    return "reordered" if sorted(a) == sorted(b) else "different"
 
 
 def _forms(one: Quantity) -> list[str]:
@@ -328,16 +295,7 @@ def _by_words(expected: Final, reference: str, text: str) -> Agreement:
     wanted = expected.results[0].written if expected.how in _SAID and len(expected.results) == 1 else reference
     said = final(text)
     given = said.results[0].written if said.how in _SAID and len(said.results) == 1 else text
-    words = _plain(wanted) if len(wanted) <= FORMULA else ""
-    if words and words in (_plain(each) for each in (given, text) if len(each) <= 2 * FORMULA):
+    words = plain_words(wanted) if len(wanted) <= FORMULA else ""
+    if words and words in (plain_words(each) for each in (given, text) if len(each) <= 2 * FORMULA):
         return Agreement("right", "text", wanted, given, "the same words")
     return Agreement("unknown", "text", wanted[:FORMULA], "", "free text: a judge decides")
-
-
-def _plain(text: str) -> str:
-    """The words of a text without the quotation, punctuation and Markdown around them; signs stay: C# is not C."""
-    text = re.sub("[\u201c\u201d\u00ab\u00bb]", '"', plain_text(text.replace("\u2018", "'")).lower()).strip()
-    text = _AROUND.sub(r"\2", re.sub(r"[,;](?!\d)", " ", text))
-    words = (word.rstrip(".,;:!?") for word in text.split())
-    text = " ".join(word for word in words if word)
-    return text[1:-1] if re.fullmatch(r"\([^()]*\)", text) else text
