@@ -205,12 +205,27 @@ def test_any_text_can_be_read(text):
         ("0.5", "The answer is 50 cents.", "right"),
         ("2400000", "The answer is 2.4 million.", "right"),
         ("26", "The answer is 26 billion miles.", "right"),
+        ("5000000", "The answer is 5 m\u0131ll\u0131on.", "right"),
+        ("5000000", "The answer is 5 M\u0130LL\u0130ON.", "right"),
+        ("5000", "The answer is 5 thou\u017fand.", "right"),
+        ("\\frac{1000}{2}", "The answer is 1/2 thou\u017fand.", "right"),
         ("24", "The answer is 2 dozen eggs.", "right"),
         ("24", "The answer is two dozen eggs.", "right"),
         ("2x+1", "The answer is $1+2x$.", "right"),
         ("2, 3", "The answer is 2 or 3.", "right"),
         ("\\{2, 3\\}", "The answer is $3, 2$.", "right"),
         ("(1, -2)", "The answer is $(1,-2)$.", "right"),
+        ("1, 2, 3", "The answer is 1, 2 and 3.", "right"),
+        ("1, 2, 3", "\\boxed{1,2,3}", "right"),
+        ("3 2 1", "The answer is 3 2 1.", "right"),
+        ("2, 3", "The answer is 3 or 2.", "right"),
+        ("1, 2, 3", "The answer is 1, 2, 4.", "wrong"),
+        ("3 2 1", "The answer is 3, 2, 2.", "wrong"),
+        ("1, 2, 3", "The answer is 3, 2, 1.", "unknown"),
+        ("1, 2, 3", "The answer is 3, 2 and 1.", "unknown"),
+        ("3 2 1", "1 2 3", "unknown"),
+        ("3 2 1", "The answer is 6.", "unknown"),
+        ("6", "The answer is 3 2 1", "unknown"),
         ("\\frac{50}{3}", "The answer is 16.67.", "right"),
         ("16.666666667", "The answer is 16.67.", "right"),
         ("x = 5", "The answer is 5.", "right"),
@@ -218,7 +233,85 @@ def test_any_text_can_be_read(text):
         ("120", "We have 5! = 120 ways.", "right"),
         ("[[1,2],[3,4]]", "[[1, 2], [3, 4]]", "right"),
         ("[1, 2, 3]", "The answer is [1, 2, 4].", "wrong"),
+        ("12", "The area is 12 m\u00b2.", "right"),
+        ("12", "The area is 12 m^2", "right"),
+        ("The area is 12 cm^2.", "#### 12 cm^2", "right"),
+        ("12 cm^2", "The answer is 12 square centimeters.", "right"),
+        ("12 cm^2", "12 cm\u00b2", "right"),
+        ("12 cm^2", "\\boxed{12 \\text{ cm}^2}", "right"),
+        ("9.8 m/s^2", "The answer is 9.8 meters per second squared.", "right"),
+        ("5 cm^3", "The answer is 5 cm\u00b3.", "right"),
+        ("6 ft^2", "The answer is 6 square feet.", "right"),
+        ("5m^2", "The answer is $5m^2$.", "right"),
+        ("12", "The area is 13 m^2.", "wrong"),
+        ("12 cm^2", "The answer is 13 square centimeters.", "wrong"),
+        ("6 ft^2", "The answer is 7.", "wrong"),
+        ("5m^2", "The answer is 6.", "wrong"),
+        ("3x^2", "The answer is 3.", "wrong"),
+        ("3 x^2", "The answer is $3 x^2$.", "right"),
+        ("3", "The answer is 3 x^2", "wrong"),
+        ("5m^2", "The answer is 5.", "unknown"),
+        ("5 cm^2", "5 m^2", "unknown"),
+        ("12\\pi", "So the area is 12\u03c0.", "right"),
+        ("12\\pi", "So the area is $12\\pi$.", "right"),
+        ("12\\pi", "The answer is 12\u03c0 square units.", "right"),
+        ("12\\pi", "Area = \u03c0 r^2 = 12\u03c0", "right"),
+        ("4\\pi", "The answer is 4 pi.", "right"),
+        ("4\\pi", "The answer is 4pi", "right"),
+        ("\\frac{4\\pi}{3}", "So it is 4\u03c0/3.", "right"),
+        ("\\frac{\\pi}{4}", "The answer is pi/4", "right"),
+        ("\\frac{\\pi}{4}", "pi/4", "right"),
+        ("3\\sqrt{2}", "3\u221a2 cm", "right"),
+        ("3\\sqrt{2}", "The side is 3 sqrt(2) cm.", "right"),
+        ("2+\\sqrt{3}", "So it is 2 + \u221a3.", "right"),
+        ("-\\sqrt{2}", "So it is -\u221a2.", "right"),
+        ("\\frac{\\sqrt{2}}{2}", "So it is \u221a2/2.", "right"),
+        ("6", "The answer is \u221a36.", "right"),
+        ("12", "He has 12 pies.", "right"),
+        ("12", "The area is 12\u03c0 square units.", "wrong"),
+        ("12", "The answer is 12 pi.", "wrong"),
+        ("12\\pi", "The answer is 13\u03c0.", "wrong"),
+        ("3", "3\u221a2 cm", "wrong"),
+        ("3\\sqrt{2}", "The answer is 3\u221a3.", "wrong"),
+        ("1", "So the side is 1/\u221a2.", "unknown"),
+        ("6x + 2", "f'(x) = 6x + 2", "right"),
+        ("6x + 2", "The derivative is $f'(x) = 6x + 2$.", "right"),
+        ("(x+1)^2 = x^2 + 2x + 1", "(x+1)^2 = x^2 + 2x + 1", "right"),
+        ("x^2 + 2x + 1", "So (x+1)^2 = x^2 + 2x + 1.", "right"),
+        ("\\frac{y-3}{2}", "So x = (y - 3)/2", "right"),
+        ("2x+3", "The line is y = 2x + 3, which has slope 2.", "right"),
+        ("2x+3", "The answer is y = 2x + 3 for all x.", "right"),
+        ("\\frac{1}{2}", "So x = \\frac{1}{2}.", "right"),
+        ("14", "So x = 2(3 + 4) pens.", "right"),
+        ("15", "So it is = 5 x 3.", "right"),
+        ("12", "Then the cost is = Rs. 12 a day.", "right"),
+        ("12", "The answer is that x is 12 for each of 3 days.", "right"),
+        ("12", "The rate is = $12/hour.", "right"),
+        ("12", "He has = 12 (3 x 4) pens.", "right"),
+        ("12", "So 12 = x.", "right"),
+        ("2, 3", "Factoring gives (x - 2)(x - 3) = 0, so x = 2 or x = 3.", "right"),
+        ("\\{2,3\\}", "Thus $x = 2$ or $x = 3$.", "right"),
+        ("2, 3", "We factor it.\nx = 3, x = 2", "right"),
+        ("2, 3", "x_1 = 2, x_2 = 3", "right"),
+        ("7", "So x = 14/2, x = 7.", "right"),
+        ("20", "He has 5 + 5 = 10, 10 + 10 = 20.", "right"),
+        ("12", "With a = 3, b = 4, he has a * b = 12 pens.", "right"),
+        ("2", "f'(x) = 6x + 2", "wrong"),
+        ("6", "The answer is y = 6x + 2 for all x.", "wrong"),
+        ("6x + 2", "f'(x) = 6x + 3", "wrong"),
+        ("13", "With a = 3, b = 4, he has a * b = 12 pens.", "wrong"),
+        ("5", "So c = a + b.", "unknown"),
+        ("3", "So x = 2 or x = 3.", "unknown"),
+        ("2, 4", "So x = 2 or x = 3.", "unknown"),
+        ("2", "So the total = 6x + 2 \u2248 the whole.", "unknown"),
         ("4", "The answer is 5.", "wrong"),
+        ("20%", "24%", "wrong"),
+        ("30%", "The answer is 34%.", "wrong"),
+        ("40%", "The answer is 35 percent.", "wrong"),
+        ("50 cents", "The answer is 46 cents.", "wrong"),
+        ("2 million", "The answer is 2.0 million.", "right"),
+        ("0.24", "The answer is 24%.", "right"),
+        ("37.5%", "The answer is 38%.", "unknown"),
         ("4", "The answer is -4.", "wrong"),
         ("4", "The answer is 40.", "wrong"),
         ("7", "The answer is 7.4.", "wrong"),
@@ -275,6 +368,15 @@ def test_without_a_known_result_the_reference_says_what_it_is():
     reference = "3 * 4 = 12 pens are in the boxes.\n\nThe answer is 12."
     assert compare(HOW_MANY, reference, None, "So he has 12 pens.").verdict == "right"
     assert compare(HOW_MANY, reference, None, "So he has 7 pens.").verdict == "wrong"
+    line = "The line is y = 2x + 3."
+    assert compare(HOW_MANY, line, None, line).verdict == "right"
+    assert compare(HOW_MANY, line, None, "The line is y = 5x + 3.").verdict == "wrong"
+    assert compare(HOW_MANY, "f'(x) = 6x + 2", None, "f'(x) = 3x + 2").verdict == "wrong"
+    roots = "so x = 2 or x = 3."
+    assert compare("Solve for x.", roots, None, "so x = 3 or x = 2.").verdict == "right"
+    assert compare("Solve for x.", roots, None, "so x = 3.").verdict == "unknown"
+    assert compare(HOW_MANY, "C = 2\u03c0r = 10\u03c0", None, "The circumference is 10\u03c0 cm.").verdict == "right"
+    assert compare(HOW_MANY, "C = 2\u03c0r = 10\u03c0", None, "The circumference is 10 cm.").verdict == "wrong"
     assert compare(HOW_MANY, "There are twelve, or rather 13 or 14.", None, "So he has 12.").verdict == "unknown"
 
 
@@ -288,6 +390,43 @@ def test_free_text_and_code_are_not_decided_here():
     assert compare("Capital of France?", "", "Paris", "The answer is Rome.").verdict == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        ("\u00acP", "P"),
+        ("P \u2227 Q", "P \u2228 Q"),
+        ("C#", "C"),
+        ("C", "C++"),
+        ("a & b", "a | b"),
+        ("~A", "A"),
+        ("!flag", "flag"),
+        ("*pointer", "pointer"),
+        ("run()", "run"),
+        ("apples < oranges", "apples > oranges"),
+    ],
+)
+def test_words_that_differ_in_a_sign_are_not_the_same(expected, text):
+    question = "Which is it?"
+    assert compare(question, "", expected, text).verdict == compare(question, "", text, expected).verdict == "unknown"
+    assert compare(question, "", expected, f'"{expected}".').verdict == "right"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PARIS, France!",
+        "**Paris**, France.",
+        '"Paris", `France`',
+        "(Paris, France).",
+        "\u201cParis, France\u201d",
+        "Paris France",
+    ],
+)
+def test_punctuation_quotation_and_markdown_do_not_count(text):
+    assert compare("Where?", "", "Paris, France", text).verdict == "right"
+    assert compare("Where?", "", "Don't know", "don\u2019t know").verdict == "right"
+
+
 def test_what_is_too_long_is_not_compared():
     agreed = compare(HOW_MANY, "", "12", "The answer is 12." + " " * 100_000)
     assert agreed.verdict == "unknown" and "100,000 characters" in agreed.why
@@ -297,6 +436,53 @@ def test_what_is_too_long_is_not_compared():
 
 CHOICE = "What is 80 + 9? Answer Choices: (A) 88 (B) 89 (C) 90 (D) 88 + 2 (E) none of these"
 LINES = "Which is a fruit?\nA) a stone\nB) an apple\nC) a dog"
+
+
+SUMS = "What is 4 + 5?"
+TIGHT = [
+    f"{SUMS} Answer Choices: A)7 B)8 C)9 D)10",
+    f"{SUMS} A.7 B.8 C.9 D.10",
+    f"{SUMS} A:7, B:8, C:9, D:10",
+    f"{SUMS}\n**A.** 7\n**B.** 8\n**C.** 9\n**D.** 10",
+    f"{SUMS} **A)**7 **B)**8 **C)**9 **D)**10",
+    f"{SUMS}\n**A) 7**\n**B) 8**\n**C) 9**\n**D) 10**",
+]
+
+
+@pytest.mark.parametrize("question", TIGHT)
+def test_options_without_a_space_or_in_bold_are_options(question):
+    assert options(question) == {"A": "7", "B": "8", "C": "9", "D": "10"}
+    for text in ("The answer is 9.", "The answer is (C) 9.", "4 + 5 = 9", "The answer is C."):
+        assert compare(question, "", "C", text) == Agreement("right", "choice", "C", "C")
+    for text in ("The answer is 8.", "The answer is B."):
+        assert compare(question, "", "C", text) == Agreement("wrong", "choice", "C", "B")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "If A:B = 2:3, B:C = 4:5 and C:D = 6:7, what is A:D?",
+        "If a:b is 2:3, b:c is 4:5, c:d is 6:7, what is a:d?",
+        "Expand (x - a)(x - b)(x - c).",
+        "It is 9 a.m. now and b.c is a host.",
+        "What did A.Smith say to B.Jones?",
+        "Is 2 **3 or A**B?",
+    ],
+)
+def test_what_only_looks_like_options_without_a_space_is_none(question):
+    assert options(question) == {}
+
+
+def test_two_options_without_a_space_count_where_they_begin_lines():
+    assert options("Is 2**3 = 8?\nA)yes, 2**3\nB)no") == {"A": "yes, 2**3", "B": "no"}
+    assert options("Is it? A)yes B)no") == {}
+
+
+def test_a_letter_without_options_is_no_formula_that_refutes():
+    for text in ("The answer is 9.", "4 + 5 = 9", "The answer is $2x$."):
+        assert compare(HOW_MANY, "", "C", text).verdict == "unknown"
+        assert compare(HOW_MANY, "The answer is (C).", None, text).verdict == "unknown"
+    assert compare(HOW_MANY, "", "C", "The answer is C.").verdict == "right"
 
 
 def test_options_are_read_however_they_are_listed():

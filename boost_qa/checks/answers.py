@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 NAME = "answers"
-VERSION = "3"
+VERSION = "4"
 ANSWERS_MODEL = f"comparison of answers, version {VERSION}"
 """What requests for a comparison carry as their model; a new version asks anew."""
 

@@ -15,6 +15,11 @@ from boost_qa.checks.results.quantities import plain_text, quantities
 from boost_qa.checks.results.statements import read, statements
 
 _OPTION = re.compile(r"(?:^|(?<=[\s,;:]))(?:\(([A-Ja-j])\)|\[([A-Ja-j])\]|([A-Ja-j])[).:](?=\s))\s*", re.MULTILINE)
+# `A)7`: not a ratio `a:b`, nor a factor of `(x - a)(x - b)`
+_TIGHT = re.compile(
+    r"(?:^|(?<=[\s,;:])(?<![-+*/=(^][ ]))([A-Ja-j])(?:[).](?=[^\s).,(])|:(?=[^\s:=])(?![A-Za-z]\b))", re.MULTILINE
+)
+_BOLD = re.compile(r"(?<![\w)*])\*\*(?=[^\s*])([^*\n]{1,300}?)(?<=\S)\*\*")
 _LETTER = r"(?:\(\s*([A-Za-z])\s*\)|\[\s*([A-Za-z])\s*\]|\b([A-Z])\b(?!'))"
 _LEADING = re.compile(
     rf"\W*?(?:the\s+)?(?:(?:option|choice|letter|answer)s?\s+)?{_LETTER}"
@@ -46,12 +51,27 @@ class _Place(NamedTuple):
 def options(question: str) -> dict[str, str]:
     """The options of a question by their letters, A first; empty where it lists none.
 
-    Letters must begin with A and follow one another; of several such lists the last one counts.
+    Letters must begin with A and follow one another; of several such lists the last one counts. Where no space follows
+    a letter, there must be three or more, or each must begin a line.
     """
-    question = plain_text(question)
+    question = _BOLD.sub(r"\1", plain_text(question))
+    best = _run(_OPTION, question)
+    if not best:
+        best = _run(_TIGHT, question)
+        lines = all(not question[: place.start].rpartition("\n")[2].strip() for place in best)
+        best = best if len(best) > 2 or lines else []
+    ends = [place.start for place in best[1:]] + [len(question)]
+    listed = {each.letter: question[each.end : end].strip(" \t\n,;") for each, end in zip(best, ends, strict=False)}
+    if best:
+        listed[best[-1].letter] = listed[best[-1].letter].partition("\n\n")[0].strip()
+    return listed if all(listed.values()) else {}
+
+
+def _run(pattern: re.Pattern[str], question: str) -> list[_Place]:
+    """The last places whose letters run from A on, in one style; two at least, or none."""
     best: list[_Place] = []
     run: list[_Place] = []
-    for found in _OPTION.finditer(question):
+    for found in pattern.finditer(question):
         letter = next(filter(None, found.groups()))
         place = _Place(letter.upper(), re.sub(r"\w|\s", "", found[0]) + "Aa"[letter.islower()], *found.span())
         if place.letter == "A":
@@ -60,11 +80,7 @@ def options(question: str) -> dict[str, str]:
             run.append(place)
         if len(run) > 1:
             best = list(run)
-    ends = [place.start for place in best[1:]] + [len(question)]
-    listed = {each.letter: question[each.end : end].strip(" \t\n,;") for each, end in zip(best, ends, strict=False)}
-    if best:
-        listed[best[-1].letter] = listed[best[-1].letter].partition("\n\n")[0].strip()
-    return listed if all(listed.values()) else {}
+    return best
 
 
 def chosen(text: str, listed: Mapping[str, str], bare: bool = False) -> tuple[str, ...]:

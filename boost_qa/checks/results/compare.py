@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from boost_qa.checks.results.choices import chosen, options
 from boost_qa.checks.results.extract import Final, final
+from boost_qa.checks.results.notation import in_order, plain_words, without_units
 from boost_qa.checks.results.quantities import FACTORS, Quantity
 from boost_qa.checks.results.statements import bare
 
@@ -38,7 +39,9 @@ _ASKS_FOR_A_NUMBER = re.compile(
     re.IGNORECASE | re.DOTALL,
 )  # fmt: skip
 _CODE = re.compile(r"^\s*(?:```|def \w+\(|class \w+[:(]|import \w+|#include|public |function \w+\()", re.MULTILINE)
+_LETTER = re.compile(r"[\s(\[]*[A-J][\s).\]]*")
 _SAID = ("boxed", "hash", "said", "bare")
+_ORDER = "equal but for the order"
 _CALCULATED = (*_SAID, "equals", "last line")
 
 
@@ -69,7 +72,12 @@ def compare(question: str, reference: str, result: str | None, text: str) -> Agr
         return Agreement("unknown", kind, "", "", "code: another check runs it")
     if kind == "text":
         return _by_words(expected, reference, text)
-    return _by_math(expected, final(text, question), "math")
+    agreed = _by_math(expected, final(text, question), "math")
+    if agreed.verdict != "right" and "".join((result or "").split()) == "".join(text.split()) != "":
+        return dataclasses.replace(agreed, verdict="right", why="")
+    if agreed.verdict == "wrong" and _LETTER.fullmatch(agreed.expected):
+        return dataclasses.replace(agreed, verdict="unknown", why="the result is a letter, and no options were found")
+    return agreed
 
 
 def prepare() -> None:
@@ -130,8 +138,10 @@ def _by_math(expected: Final, found: Final, kind: Kind) -> Agreement:
     def say(verdict: Literal["right", "wrong", "unknown"], why: str = "") -> Agreement:
         return Agreement(verdict, kind, said[:FORMULA], got[:FORMULA], why)
 
-    if (len(wanted) > 1) != (len(given) > 1) and same(_together(wanted), _together(given)) == "equal":
-        return say("right")  # {2, 3}, and "2 or 3"
+    if (len(wanted) > 1) != (len(given) > 1):  # {2, 3}, and "2 or 3"
+        together = same(_together(expected), _together(found))
+        if together in ("equal", "reordered"):
+            return say("right") if together == "equal" else say("unknown", _ORDER)
     if not wanted:
         return say("unknown", "the reference has no final result")
     if not given:
@@ -139,6 +149,8 @@ def _by_math(expected: Final, found: Final, kind: Kind) -> Agreement:
     if len(wanted) > 1:
         pairs = [same(a, b) for a, b in zip(wanted, given, strict=False)]
         if len(wanted) == len(given) and all(pair == "equal" for pair in pairs):
+            return say("right")
+        if expected.either and found.either and same(_together(expected), _together(found)) == "equal":
             return say("right")
         return say("unknown", "the reference names several results")
     verdicts = {same(wanted[0], one) for one in given}
@@ -150,21 +162,32 @@ def _by_math(expected: Final, found: Final, kind: Kind) -> Agreement:
         return say("wrong", "it names several results, none of them right" if len(given) > 1 else "")
     if len(given) > 1:
         return say("unknown", "it names several results")
-    return say("unknown", "equal only as rounded" if verdicts == {"near"} else "the two cannot be compared")
+    if verdicts == {"near"}:
+        return say("unknown", "equal only as rounded")
+    return say("unknown", _ORDER if verdicts == {"reordered"} else "the two cannot be compared")
 
 
-def _together(results: tuple[Quantity, ...]) -> Quantity:
-    """Several results as one formula, if they all are formulas."""
-    math = ", ".join(one.math for one in results)
-    return Quantity(math, math if all(one.math for one in results) else "")
+def _together(found: Final) -> Quantity:
+    """All results as one formula, if they all are formulas: a set where they are alternatives."""
+    math = ", ".join(one.math for one in found.results)
+    if found.either and len(found.results) > 1:
+        math = rf"\{{{math}\}}"
+    return Quantity(math, math if all(one.math for one in found.results) else "")
 
 
 @lru_cache(maxsize=4096)
-def same(wanted: Quantity, given: Quantity) -> Literal["equal", "near", "different", "unclear"]:
-    """Compare two results by math-verify; `near` are numbers that one of them rounds."""
+def same(wanted: Quantity, given: Quantity) -> Literal["equal", "near", "reordered", "different", "unclear"]:
+    """Compare two results by math-verify; `near` are numbers that one of them rounds, `reordered` the same numbers."""
     if not wanted.math or not given.math:
         alike = " ".join(wanted.written.lower().split()) == " ".join(given.written.lower().split())
         return "equal" if alike else "unclear"
+    if numbers := without_units(wanted.math, given.math):
+        verdict = same(*numbers[:2])
+        return "unclear" if numbers[2] in ("all", verdict) else verdict
+    if (ordered := in_order(wanted.math, given.math)) is not None:
+        return ordered
+    if wanted.unit == given.unit and wanted.value is not None and given.value is not None:
+        return _formulas(f"{wanted.value:f}", f"{given.value:f}")  # 24% are not 20%, though 0.24 may be rounded to 0.2
     verdicts = [_formulas(a, b) for a in _forms(wanted) for b in _forms(given)]
     ranked: tuple[Literal["equal", "near", "unclear"], ...] = ("equal", "near", "unclear")
     return next((verdict for verdict in ranked if verdict in verdicts), "different")
@@ -272,10 +295,7 @@ def _by_words(expected: Final, reference: str, text: str) -> Agreement:
     wanted = expected.results[0].written if expected.how in _SAID and len(expected.results) == 1 else reference
     said = final(text)
     given = said.results[0].written if said.how in _SAID and len(said.results) == 1 else text
-    if len(wanted) <= FORMULA and _plain(wanted) and _plain(wanted) in (_plain(given), _plain(text)):
+    words = plain_words(wanted) if len(wanted) <= FORMULA else ""
+    if words and words in (plain_words(each) for each in (given, text) if len(each) <= 2 * FORMULA):
         return Agreement("right", "text", wanted, given, "the same words")
     return Agreement("unknown", "text", wanted[:FORMULA], "", "free text: a judge decides")
-
-
-def _plain(text: str) -> str:
-    return " ".join(re.sub(r"[^\w\s/:+\-]", " ", text.lower()).split())

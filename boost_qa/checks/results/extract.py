@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from boost_qa.checks.results.quantities import Quantity, plain_text, quantities
-from boost_qa.checks.results.statements import INLINE, SENTENCE_END, bare, different, leading, read, result, statements
+from boost_qa.checks.results.statements import (
+    INLINE,
+    POWER_OF_UNIT,
+    SENTENCE_END,
+    bare,
+    different,
+    in_prose,
+    read,
+    result,
+    side,
+    statements,
+)
 
 How = Literal["bare", "boxed", "hash", "said", "bold", "last line", "equals", "last sentence", "nothing"]
 
@@ -22,12 +33,14 @@ class Final:
     """What a text comes to.
 
     `results` are its different final results in their order: none, one, or several. `firm` says that the text presents
-    them as its result; where it does not they may confirm an answer, but not refute it.
+    them as its result; where it does not they may confirm an answer, but not refute it. `either` says that several are
+    alternatives, such as roots, whose order means nothing.
     """
 
     results: tuple[Quantity, ...]
     how: How
     firm: bool = True
+    either: bool = False
 
 
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*|__([^_\n]{1,80})__")
@@ -46,7 +59,11 @@ _VERIFIES = re.compile(
     r"(?:check(?:ing)?|verif(?:y|ying|ication))\b(?! (?:out|in|how|whether|if|account|interest)\b)",
     re.IGNORECASE,
 )
+_EITHER = re.compile(r"\bor\b|\b([a-zA-Z])(?:_\{?\d\}?)?\s*=[^=]{1,60}[,; ]\s*\$?\1(?:_\{?\d\}?)?\s*=")
 _AND = re.compile(r"\band\b(?! (?:so|then|thus|therefore|hence)\b)|;", re.IGNORECASE)
+_NAME = r"(?P<name>[a-zA-Z])(?:_\{?\d\}?)?\s*"
+_NAMED = re.compile(rf"(?:^|[\s($,]){_NAME}$")
+_AGAIN = re.compile(rf"[\s$,;]*(?:,|;|\bor\b|\band\b)\s*(?:or\s+|and\s+)?\$?{_NAME}$")  # x = 2 or x = 3
 
 
 def final(text: str, question: str = "") -> Final:
@@ -58,13 +75,16 @@ def final(text: str, question: str = "") -> Final:
         known = [(each, found) for each, found in results if any(one.math for one in found)] or results[-1:]
         ways = {each.how for each, _ in known}
         if any(found for _, found in known):
-            return Final(different([one for _, found in known for one in found]), min(ways, key=_rank))
+            either = all(_EITHER.search(each.piece) for each, _ in known)
+            named = different([one for _, found in known for one in found])
+            return Final(named, min(ways, key=_rank), either=either)
     if (line := _last_line(text)) and (only := _whole(line)):
         return Final((only,), "bare" if line == text.strip() else "last line")
     if (
         len(line) <= 80
         and line == text.strip()
         and "=" not in line
+        and not in_prose(re.sub(POWER_OF_UNIT, "", line))
         and (formula := bare(line)).math
         and not formula.value
     ):
@@ -117,7 +137,8 @@ def _in_sentence(sentences: list[str], at: int, question: str) -> Final | None:
     if reason and quantities(sentence[: reason.start()]):
         sentence = sentence[: reason.start()]
     if "=" in sentence and (results := _after_equals(sentence)):
-        return Final(results, "equals", len(results) == 1)
+        firm = len(results) == 1 and bool(re.search(r"\d", results[0].math))
+        return Final(results, "equals", firm, bool(_EITHER.search(sentence)))
     if math := INLINE.findall(sentence):
         formula = next(group for group in math[-1] if group)
         return Final(read(f"${formula}$"), "last sentence", bool(_CONCLUDES.search(sentence)))
@@ -147,10 +168,24 @@ def _stands_in(left: str, found: Final) -> bool:
 
 
 def _after_equals(sentence: str) -> tuple[Quantity, ...]:
-    """What the last equation comes to, and those that are joined to it by "and"."""
-    *parts, last = sentence.split("=")[1:]
-    joined = [found[0] for part in parts if (found := quantities(part)) and _AND.search(part, found[0].end)]
-    return different([*joined, *leading(last, found)]) if (found := quantities(last)) else ()
+    """What the last equation comes to, and those that are joined to it by "and", or are values of the same letter."""
+    first, *parts, last = sentence.split("=")
+    name = _name(first)
+    joined: list[Quantity] = []
+    for part in parts:
+        again = _AGAIN.search(part)
+        if again and again["name"] == name:
+            joined += side(part[: again.start()])
+        elif (found := quantities(part)) and _AND.search(part, found[0].end):
+            joined.append(found[0])
+        name = _name(part)
+    return different([*joined, *side(last)])
+
+
+def _name(text: str) -> str:
+    """The letter at the end of a text to which the next side of an equation is assigned, or ""."""
+    found = _NAMED.search(text)
+    return found["name"] if found else ""
 
 
 def _computed(text: str) -> str:

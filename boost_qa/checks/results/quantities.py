@@ -23,7 +23,7 @@ EXPRESSION = 300
 _CURRENCY = "$€£¥₹₩₽¢"
 _PLAIN = r"(?:\d{1,3}(?:(?:,\d{3})+|(?:[ ]\d{3})+)(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 _NUMBER = re.compile(
-    rf"""(?<![\w.,:/^])
+    rf"""(?<![\w.,:/^√])(?<!sqrt[({{])(?<!√[({{])
     (?P<sign>[-+](?=[\s{_CURRENCY}]?[\d.{_CURRENCY}])\s?)? (?P<currency>US\$|[{_CURRENCY}])?\s? (?P<sign2>-)?
     (?: (?P<whole>\d+)(?:\s{{1,3}}|-)(?P<top2>\d+)\s?/\s?(?P<bottom2>\d+)
       | (?P<top>\d+)/(?P<bottom>\d+)
@@ -31,15 +31,25 @@ _NUMBER = re.compile(
     (?: e(?P<e>[-+]?\d{{1,4}})\b | \s?(?:[x*]|\\times)\s?10\s?\^\s?[{{(]?(?P<power>-?\d{{1,4}})[)}}]? )?
     (?P<percent>\s?\\?%|\s(?:percent|per\ cent|pct)\b)?
     (?:\s?(?P<scale>hundred|thousand|million|billion|trillion|dozen)\b)?
-    (?! [\d^] | [.,:/]\d )
+    (?! [\d^] | [.,:/]\d | \s?/\s?(?:√|π|\\?(?:sqrt|pi)(?![A-Za-z])) )
     (?P<tail>[A-Za-z²³°]*)""",
     re.VERBOSE | re.IGNORECASE,
 )
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_PLAIN_LETTERS = {0x131: "i", 0x17F: "s", 0x307: None}  # "İ".lower() has a combining dot
 FACTORS = {name: Decimal(10) ** power for name, power in SCALES.items()}
 FACTORS |= {"percent": Decimal("0.01"), "cents": Decimal("0.01"), "dozen": Decimal(12)}
-_OPERAND = re.compile(r"(?:[\d)}²³]|(?<![A-Za-z])[A-Za-z])\s{0,3}$")
-_OPERATOR = re.compile(r"\s*(?P<op>[-+*/]|\\times|\\div|\\cdot)\s*(?=[(\s]*[-$€£.\d])")
+# what follows a number makes another of it: 12π, 3√2
+_ROOT = r"(?:\\sqrt\s?(?:\{\d+\}|\d)|(?:√|sqrt)\s?(?:\(\d+\)|\{\d+\})|√\s?\d+)"
+_IRRATIONAL = re.compile(
+    rf"\s?(?:(?:[*·]|\\cdot|\\times)\s?)?(?:{_ROOT}|π|\\?pi(?![A-Za-z]))"
+    r"(?:\s?/\s?(?P<bottom>\d+)(?![\d.,]\d))?(?!\s?\^)"
+)
+_ROOTS = re.compile(
+    rf"(?:(?<![\w)}}])(?<![\d)}}]\s)(?<!\b[a-zA-Z]\s)-)?(?<![\w)}}/±]){_ROOT}(?:\s?/\s?\d+(?![.,]\d))?(?![\w^(/])"
+)
+_OPERAND = re.compile(r"(?:[\d)}²³π]|(?<![A-Za-z])(?:[A-Za-z]|pi))\s{0,3}$")
+_OPERATOR = re.compile(r"\s*(?P<op>[-+*/]|\\times|\\div|\\cdot)\s*(?=[(\s]*(?:[-$€£.\d√]|\\?sqrt))")
 
 _ONES = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -128,9 +138,27 @@ def _vulgar(found: re.Match[str]) -> str:
     return f"{found[1]} {top}/{bottom}" if found[1] else f"{top}/{bottom}"
 
 
+def latex(text: str) -> str:
+    """`text` with π and roots, and an x between numbers, in LaTeX: math-verify reads pi as p times i."""
+    text = re.sub(r"(?<![\\A-Za-z])pi(?![A-Za-z])|π", lambda _: r"\pi ", text)
+    text = re.sub(r"(?:√|(?<![\\A-Za-z])sqrt)\s?(?:[({]([^(){}]*)[)}]|(\d+|[a-z]\b))", r"\\sqrt{\1\2}", text)
+    return re.sub(r"(?<=\d) x (?=\d)", r" \\times ", text).strip()
+
+
 def _numbers(text: str) -> Iterator[Quantity]:
+    """Numbers and roots of numbers, in their order."""
+    roots = [Quantity(found[0], latex(found[0]), "", *found.span()) for found in _ROOTS.finditer(text)]
+    plain = list(_plain_numbers(text))
+    inside = {at for one in plain for at in range(one.start, one.end)} if roots else set()
+    yield from sorted([*plain, *(one for one in roots if one.start not in inside)], key=lambda one: one.start)
+
+
+def _plain_numbers(text: str) -> Iterator[Quantity]:
     for found in _NUMBER.finditer(text):
         tail = found["tail"].lower()
+        factor = None if found["percent"] or found["scale"] else _IRRATIONAL.match(text, found.start("tail"))
+        if factor:
+            tail = ""
         if tail and not _UNITS.fullmatch(tail) and not found["percent"] and not found["scale"] and "°" not in tail:
             continue
         if tail in {"a", "n", "t"} and not text[found.end() : found.end() + 1].isspace():
@@ -143,6 +171,11 @@ def _numbers(text: str) -> Iterator[Quantity]:
         elif found["sign"]:
             minus ^= found["sign"].startswith("-")
         math = ("-" if minus else "") + _latex(found, tail)
+        if factor:
+            by = latex(factor[0].partition("/")[0].strip(" *·"))
+            math = rf"\frac{{{math}{by}}}{{{factor['bottom']}}}" if factor["bottom"] else math + by
+            yield Quantity(text[start : factor.end()].strip(), math, "", start, factor.end())
+            continue
         unit = _unit(found, text)
         yield Quantity(text[start : found.end()].strip(), math, unit, start, found.end())
 
@@ -156,7 +189,7 @@ def _latex(found: re.Match[str], tail: str) -> str:
         number = re.sub("[, ]", "", found["plain"])
         number = "0" + number if number.startswith(".") else number
     power = int(found["e"] or found["power"] or 0) + (3 if tail == "k" and not found["scale"] else 0)
-    power += SCALES.get((found["scale"] or "").lower(), 0) if found["top"] else 0
+    power += SCALES.get(_scale(found), 0) if found["top"] else 0
     if power and not found["top"] and abs(power) <= 30:
         number = f"{Decimal(number).scaleb(power):f}"
     elif power:
@@ -170,7 +203,12 @@ def _unit(found: re.Match[str], text: str) -> str:
         return "cents"
     if found["percent"]:
         return "percent"
-    return "" if found["top"] else (found["scale"] or "").lower()
+    return "" if found["top"] else _scale(found)
+
+
+def _scale(found: re.Match[str]) -> str:
+    """The word for a power of ten, in plain letters: IGNORECASE takes a dotless or dotted i and a long s for them."""
+    return (found["scale"] or "").lower().translate(_PLAIN_LETTERS)
 
 
 def _joined(text: str, numbers: list[Quantity]) -> Iterator[Quantity]:
@@ -197,7 +235,7 @@ def _joined(text: str, numbers: list[Quantity]) -> Iterator[Quantity]:
         while text[start:end].count("(") > text[start:end].count(")") and text[end : end + 1] == ")":
             end += 1
         written = text[start:end]
-        math = re.sub(r"[$€£¥]|(?<=\d),(?=\d{3})|(?<=\d)\s*[A-Za-z]+", "", written)
+        math = re.sub(r"[$€£¥]|(?<=\d),(?=\d{3})|(?<=\d)\s*[A-Za-z]+", "", latex(written))
         yield Quantity(written, math.replace("%", r"\%"), "", start, end)
 
 

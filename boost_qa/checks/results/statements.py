@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from boost_qa.checks.results.quantities import Quantity, plain_text, quantities
+from boost_qa.checks.results.quantities import Quantity, latex, plain_text, quantities
 
 Said = Literal["boxed", "hash", "said"]
 PIECE = 300
@@ -56,6 +56,20 @@ _TAKEN_BACK = re.compile(
     r"revis\w+|instead|wrong|incorrect|let me (?:re|check|try)\w*|on second thought|however|not correct)\b",
     re.IGNORECASE,
 )
+# before a number, what makes it a part of a formula; "a" and "I" are words, \\$ and \\, stand before numbers
+_TERM = re.compile(r"[\d+*/^{√π]|\\(?![$%,;!: ]|\Z)|(?<![A-Za-z.'])[b-hj-zB-HJ-Z](?![A-Za-z.'])|\(.*[-+*/]")
+# and after it; where prose follows a letter, that may be a word, and 3-5 is a range
+_CONTINUES = re.compile(
+    r"""\(\s?[\da-z]\b
+    | [\s)]{0,3} (?: [+*^]\s?(?:\$?\d|[(\\√π]|[b-hj-zB-HJ-Z]\b(?!'|\s+[A-Za-z]{2}))
+                  | \s-\s(?=[\d(\\$√π]|[b-hj-z]\b) | -(?:[(\\]|[b-hj-z]\b)
+                  | /\s?(?:[\d(\\√π]|[xyzn]\b) )
+    | [\s*]{0,2}[xyzn]\b(?!\s+[A-Za-z]{2})
+    | \s(?:plus|minus)\s(?:[\da-z]\b|\()""",
+    re.VERBOSE,
+)
+_SPOKEN = re.compile(r"(?:[\d)]|\b[a-z])\s(?:plus|minus|times|over)\s", re.IGNORECASE)
+_CLOSING_DOLLAR = re.compile(r"(?<=[\w})\]])\$(?=[\s.,;:)]|$)")
 _REASON = re.compile(r"\b(?:because|since|as in|which|where|who|after|when|if|so that|given|considering|assuming)\b")
 SENTENCE_END = re.compile(r"[.!?](?=[\s\"')*\]$]|[A-Z]|$)|\n")
 INLINE = re.compile(
@@ -73,7 +87,11 @@ _NO_PROSE = re.compile(r"\\(?:text|mathrm|mbox|textbf|begin|end)\s*\{[^{}]*\}")
 _FORMULA = re.compile(r"[-\\+*/^()\[\]{}|,._\d\sa-zA-Zπ√∞°=<>≤≥!]{1,120}")
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s?\{([^{}]*)\}")
 _ASSIGNS = re.compile(r"\b[a-zA-Z]\s*=\s*")
-_UNIT = re.compile(r"[\s(]*(?:[A-Za-z°]{0,4}(?:/[A-Za-z]{1,3})?(?:\^[23])?)?[\s).]*")
+_LENGTH = (
+    r"(?:mm|cm|dm|km|m|in|ft|yd|mi|units?|inch(?:es)?|feet|foot|yards?|miles?|(?:milli|centi|kilo)?met(?:er|re)s?)"
+)
+POWER_OF_UNIT = rf"(?:{_LENGTH}\^\{{?[23]\}}?|{_LENGTH}/s(?:ec)?\^\{{?2\}}?)"
+_UNIT = re.compile(rf"[\s(]*(?:{POWER_OF_UNIT}|(?![xyz]\b)[A-Za-z°]{{0,4}}(?:/[A-Za-z]{{1,3}})?)?[\s).]*")
 _COMPOUND = re.compile(
     r"\d\s*(?:dollars?|euros?|pounds?|hours?|h|minutes?|min|feet|foot|ft|years?|months?|weeks?|days?|kg|km|m|lbs?|degrees?)"
     r",?\s+(?:and\s+)?\d[\d.]*\s*(?:cents?|pence|minutes?|min|seconds?|s|inch(?:es)?|in|months?|weeks?|days?|hours?|ounces?|"
@@ -102,7 +120,7 @@ def statements(text: str) -> list[Statement]:
 
 def result(statement: Statement) -> tuple[Quantity, ...]:
     """The result or results that a statement names."""
-    if statement.how == "boxed" and not _PROSE.search(_NO_PROSE.sub("", statement.piece)):
+    if statement.how == "boxed" and not in_prose(statement.piece):
         return (_formula(statement.piece),)
     return read(_TEXT.sub(r" \1 ", statement.piece))
 
@@ -119,7 +137,7 @@ def read(piece: str) -> tuple[Quantity, ...]:
         return (numbers[0],)
     if inline := [next(group for group in each if group) for each in INLINE.findall(piece)]:
         return different([_formula(each.strip()) for each in inline[-1:]])
-    if _LATEX.search(piece) and not _PROSE.search(_NO_PROSE.sub("", piece)):
+    if _LATEX.search(piece) and not in_prose(piece):
         return (_formula(piece),)
     if len(_ASSIGNS.findall(piece)) > 1:  # x = 5, y = 3
         values = [quantities(part) for part in _ASSIGNS.split(piece)[1:]]
@@ -135,7 +153,12 @@ def read(piece: str) -> tuple[Quantity, ...]:
         return (_formula(words) if _looks_like_formula(words) else Quantity(words, ""),) if words else ()
     if len(numbers) == 1 and _alone(numbers[0], piece):
         return (numbers[0],)
-    return (_formula(piece),) if _looks_like_formula(piece) else leading(piece, numbers)
+    return (_formula(piece),) if _looks_like_formula(piece) else side(piece)
+
+
+def in_prose(text: str) -> bool:
+    """Whether a text has words outside of LaTeX's."""
+    return bool(_PROSE.search(_NO_PROSE.sub("", text)))
 
 
 def bare(text: str) -> Quantity:
@@ -143,6 +166,8 @@ def bare(text: str) -> Quantity:
     text = plain_text(text).strip()
     if len(found := read(text)) == 1 and (found[0].math or not _LATEX.search(text)):
         rest = text.replace(found[0].written, "", 1)
+        if in_prose(without_unit := re.sub(POWER_OF_UNIT, "", rest)):  # "12 cm^2" itself may be algebra
+            rest = without_unit
         if found[0].math and not any(character.isdigit() for character in rest) and len(rest.split()) <= 4:
             return found[0]
     return _formula(text) if _looks_like_formula(text) or _LATEX.search(text) else Quantity(text, "")
@@ -151,6 +176,27 @@ def bare(text: str) -> Quantity:
 def _alone(number: Quantity, piece: str) -> bool:
     """Whether a piece is this number, with a short unit or none."""
     return not piece[: number.start].strip(" ($") and bool(_UNIT.fullmatch(piece, number.end))
+
+
+def side(text: str) -> tuple[Quantity, ...]:
+    """What stands on one side of an equation: its number or numbers, or else the formula that begins it.
+
+    Where there are variables or operators beside a number, and no formula can be told from the prose, the result is
+    all of it, in words: a number in `6x + 2` is not what it comes to.
+    """
+    numbers = quantities(text)
+    if numbers:
+        before = text[: numbers[0].start]
+        *_, near = _PROSE.split(before)  # in "x is 12" the x is no factor
+        if not _TERM.search(near) and not _SPOKEN.search(before) and not _CONTINUES.match(text, numbers[0].end):
+            return leading(text, numbers)
+    head = text[: prose.start()] if (prose := _PROSE.search(text)) else text
+    head = _CLOSING_DOLLAR.split(head)[0].strip(" \t\r\n.,;:$*")
+    whole = bool(head) and head[-1] not in "+-*/^=(" and all(head.count(a) == head.count(b) for a, b in ("()", "{}"))
+    if whole and len(head) > 1 and _looks_like_formula(head):  # "12 = x" comes to 12
+        return (_formula(head),)
+    words = text.strip(" \t\r\n.,;:$*")
+    return (Quantity(words, ""),) if numbers and words else ()
 
 
 def leading(piece: str, numbers: list[Quantity]) -> tuple[Quantity, ...]:
@@ -225,7 +271,7 @@ def _formula(text: str) -> Quantity:
     numbers = quantities(text)
     if len(numbers) == 1 and not text.replace(numbers[0].written, "", 1).strip(" ($)"):
         return numbers[0]
-    return Quantity(text, re.sub(r"\^(-?\d{2,})", r"^{\1}", text))
+    return Quantity(text, re.sub(r"\^(-?\d{2,})", r"^{\1}", latex(text)))
 
 
 def _looks_like_formula(text: str) -> bool:
