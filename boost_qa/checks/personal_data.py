@@ -41,7 +41,7 @@ LABELS = {
 }
 
 _MARKED = "(?:" + "|".join(rf"(?<=(?<![\w)\]*])[*_]{{{marks}}})" for marks in (1, 2, 3)) + ")"
-"""Behind the marks with which Markdown begins bold or slanted text."""
+"""Behind the marks with which Markdown begins bold or slanted text; after a look at what comes, for it takes long."""
 _WORD = r"_*[^\W_]"
 """What goes on like a word: marks that end bold or slanted text do not."""
 _MAIL = re.compile(
@@ -69,14 +69,16 @@ _NOBODY = re.compile(
 )
 _NANP = r"(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}"
 _PHONE = re.compile(
-    rf"(?:(?<![^\s(\[{{\"':;,<>\u00ab/])|{_MARKED})(?<![\d)\]=] )"
+    rf"(?=\+)(?:(?<![^\s(\[{{\"':;,<>\u00ab/])|{_MARKED})(?<![\d)\]=] )"
     rf"(?P<plus>\+\d[\d ().\u2010-\u2015/-]{{6,20}}\d)(?!{_WORD}|%)"
-    rf"|(?:(?<![\w.$#/+-])|{_MARKED})(?<!\d )(?P<grouped>(?:1[-. ])?{_NANP})"
+    rf"|(?=[\d(])(?:(?<![\w.$#/+-])|{_MARKED})(?<!\d )(?P<grouped>(?:1[-. ])?{_NANP})"
     rf"(?!{_WORD}|%|[-.,:/]\d| \d"
     r"|[ \t]?[+=^]|[ \t]\*|[ \t]?[-*/][ \t]?[-+(]?\d|[-*/][^\W_])"  # more of a formula; `**` may end bold text
 )
-_V4 = re.compile(rf"(?:(?<![\w.])|{_MARKED})[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}(?!{_WORD}|[.+]\d|-[A-Za-z])")
-_V6 = re.compile(rf"(?:(?<![\w:.])|{_MARKED})[23][0-9A-Fa-f]{{3}}(?::[0-9A-Fa-f]{{0,4}}){{2,7}}(?!{_WORD}|[:.]\w)")
+_V4 = re.compile(rf"(?=[0-9])(?:(?<![\w.])|{_MARKED})[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}(?!{_WORD}|[.+]\d|-[A-Za-z])")
+_V6 = re.compile(
+    rf"(?=[23])(?:(?<![\w:.])|{_MARKED})[23][0-9A-Fa-f]{{3}}(?::[0-9A-Fa-f]{{0,4}}){{2,7}}(?!{_WORD}|[:.]\w)"
+)
 _VERSIONED = re.compile(
     r"(?:\b(?:version|ver\.?|v|release|build|revision|assembly\w*|python|java|gcc|mysql|firmware|kernel|update)[\s\"'=:<>~]*"
     r"|[A-Za-z_]/|[A-Za-z]-v?|[=<>~^]=\s*)\Z",
@@ -95,7 +97,7 @@ _PRIVATE = re.compile(
     r"|(?:(?:\s*(?:\n|\\n)[\w-]{1,40}: [^\n\\]{0,200}){0,8}(?:(?:\s|\\n)+[A-Za-z0-9+/=]{16,})+)?)",  # headers, body
     re.DOTALL,
 )
-_TOKEN = re.compile(rf"(?:(?<![\w.-])|{_MARKED})eyJ[\w-]{{10,}}\.eyJ[\w-]{{10,}}\.[\w-]{{10,}}", re.ASCII)
+_TOKEN = re.compile(rf"(?=eyJ)(?:(?<![\w.-])|{_MARKED})eyJ[\w-]{{10,}}\.eyJ[\w-]{{10,}}\.[\w-]{{10,}}", re.ASCII)
 _IN_ADDRESS = re.compile(r"(?<=://)([^\s/:@\"'<>\[\]{}$*]{1,64}):([^\s/@\"'<>\[\]{}$*]{3,128})(?=@[\w.-]+)")
 _CALLED = re.compile(
     r"(?:api[_-]?key|secret[_-]?(?:access[_-]?)?key|client[_-]?secret|auth[_-]?token|access[_-]?token|private[_-]?key)"
@@ -109,10 +111,11 @@ _PASSWORDS = re.compile(
     r"(?:user)?(?:pass(?:word|wd)?|pwd|secret|token|x+|\*+|x-oauth-basic|port|\d{1,5})\d?", re.IGNORECASE
 )
 _IBAN = re.compile(
-    rf"(?:(?<!\w)|{_MARKED})[A-Z]{{2}}\d{{2}}(?: ?[A-Z0-9]{{4}}){{2,7}}(?: ?[A-Z0-9]{{1,3}})?(?!{_WORD})"
+    rf"(?=[A-Z]{{2}}\d)(?:(?<!\w)|{_MARKED})"
+    rf"[A-Z]{{2}}\d{{2}}(?: ?[A-Z0-9]{{4}}){{2,7}}(?: ?[A-Z0-9]{{1,3}})?(?!{_WORD})"
 )
 _CARD = re.compile(
-    rf"(?:(?<![\w.-])|{_MARKED})"
+    rf"(?=\d)(?:(?<![\w.-])|{_MARKED})"
     r"(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -])\d{6}\2\d{5}|[456]\d{15})"
     rf"(?!{_WORD}|\.\d|-\w)"
 )
