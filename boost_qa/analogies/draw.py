@@ -88,7 +88,7 @@ def _neighbours(run: RunFolder, records: Mapping[str, Record]) -> dict[str, list
     except (OSError, ValueError) as error:
         raise RunError(f"{run.neighbours_file}: {error}", remedy) from error
     for id, found in near.items():
-        if strange := {id, *found} - records.keys():
+        if strange := [one for one in (id, *found) if one not in records]:  # a set less keys() would walk all of them
             raise RunError(f"{run.neighbours_file} names {min(strange)!r}, which {run.records_file} has not", remedy)
     return near
 

@@ -88,7 +88,8 @@ class Duplicates:
             leaves_for: labels for which it leaves; what is not there must make nobody else leave.
         """
         records = [record for record in (dialogue.record, dialogue.related) if record]
-        new = {record.id for record in records} - self._records.keys()
+        # not `- self._records.keys()`, which walks all of them
+        new = {record.id for record in records if record.id not in self._records}
         questions, dialogues = len(self._questions), len(self._said)
         findings = []
         for record in records:
