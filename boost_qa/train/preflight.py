@@ -88,8 +88,8 @@ def _packages(settings: Settings) -> None:
     }
     for package, wanted in needed.items():
         if wanted and importlib.util.find_spec(package) is None:
-            extra = "boost_qa[qlora]" if package == "bitsandbytes" else package
-            raise RecipeError(f"the recipe needs the package {package}", f"pip install '{extra}'")
+            install = "'boost_qa[qlora]'" if package == "bitsandbytes" else package
+            raise RecipeError(f"the recipe needs the package {package}", f"pip install {install}")
 
 
 def _check_config(config: PretrainedConfig, settings: Settings, named: str) -> None:
