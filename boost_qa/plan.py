@@ -99,8 +99,8 @@ def find_run(run: str | Path) -> RunFolder:
         folder = RunFolder(plan(file).folder)
         if not folder.path.is_dir():
             changed = sorted(str(other) for other in folder.path.parent.glob(f"{plan(file).recipe.name}-*"))
-            others = f" Runs of it with changes are {', '.join(changed)}." if changed else ""
-            raise RunError(f"recipe {str(run)!r} has no run yet", f"Make one: boost-qa generate {run}.{others}")
+            others = f"\n  Runs of it with changes: {', '.join(changed)}" if changed else ""
+            raise RunError(f"recipe {str(run)!r} has no run yet", f"Make one: boost-qa generate {run}{others}")
     folder.manifest()
     return folder
 

@@ -110,7 +110,7 @@ def test_wrong_usage_is_code_2(command, arguments):
         (["show", "nowhere"], "no run folder and no recipe 'nowhere'"),
         (["export", "nowhere", "out"], "no run folder and no recipe 'nowhere'"),
         (["show", "."], "is no run folder"),
-        (["show", "demo"], "recipe 'demo' has no run yet"),
+        (["show", "demo"], "recipe 'demo' has no run yet\n  Make one: boost-qa generate demo\n"),
         (["models", "gpt-17"], "no model 'gpt-17'"),
         (["models", "all-minilm"], "nearest name: 'all-minilm-l6-v2'"),
     ],
